@@ -1,0 +1,98 @@
+"""The answer to a request: the decision, the rule and the reason, and what each of two readers may know of it.
+
+The requester of a discreet refusal learns one text that is always the same; the rule, the article and the situation are for reviewers. Everything but the
+outcome is computed when asked for, so that an answer nobody questions costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.consent.fold import Record
+from engine.evaluator.slices import Outcome
+from engine.pack import Obligation
+from engine.request import Request
+from engine.vocabulary import Value
+
+if TYPE_CHECKING:
+    from engine.pdp import Runner
+
+
+class Answer:
+    """A decision with its request, its record and its instant. `decision` is `permit`, `refuse` or `no_rule`; only `permitted` opens anything."""
+
+    __slots__ = ("at", "code", "outcome", "record", "request", "runner")
+
+    def __init__(self, request: Request, record: Record, at: float, runner: Runner, code: int, outcome: Outcome):
+        self.request, self.record, self.at, self.runner, self.code, self.outcome = request, record, at, runner, code, outcome
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.decision} {self.rule or 'no rule'}>"
+
+    @property
+    def permitted(self) -> bool:
+        return self.outcome.decision == "permit"
+
+    @property
+    def decision(self) -> str:
+        return self.outcome.decision
+
+    @property
+    def rule(self) -> str:
+        """The id of the rule that decides; empty when no rule applies."""
+        return self.outcome.rule
+
+    @property
+    def discreet(self) -> bool:
+        """Whether the refusal must not reveal that anything exists."""
+        return self.outcome.reason is not None and self.outcome.reason.discreet
+
+    @property
+    def legal_basis(self) -> str:
+        return self.outcome.reason.legal_basis if self.outcome.reason else ""
+
+    @property
+    def owed(self) -> tuple[Obligation, ...]:
+        """The obligations of this rule for this action."""
+        return self.runner.owed[self.outcome.number]
+
+    @property
+    def obligations(self) -> list[dict[str, Any]]:
+        """The same as data: id, to whom, and properties with what they read from the request."""
+        return [{"id": one.id, "to": one.to, "properties": self.runner.properties(one, self.request)} for one in self.owed]
+
+    @property
+    def inferred(self) -> bool:
+        """Whether the decision leans on an inferred cell: with another value of that cell it would be another outcome."""
+        return bool(self.runner.leans_on(self))
+
+    @property
+    def situation(self) -> dict[str, Value]:
+        """One value for each fact that the slice depends on."""
+        return self.runner.tables.unpack(self.code)
+
+    def words(self, language: str = "en") -> str:
+        """What the requester reads. A discreet refusal always has the pack's one text."""
+        return self.runner.words(self.outcome, language)
+
+    def for_requester(self, languages: tuple[str, ...] = ("fr", "en")) -> dict[str, Any]:
+        """What a reply may carry. INVARIANT: for a discreet refusal, nothing here depends on why it was refused."""
+        words = {language: self.words(language) for language in languages}
+        if self.discreet:
+            return {"decision": self.permitted, "reason": words, "obligations": []}
+        told = [{"id": one["id"], "properties": one["properties"]} for one in self.obligations if one["to"] == "requester"]
+        return {"decision": self.permitted, "reason": words, "obligations": told, "rule": self.rule, "legal_basis": self.legal_basis}
+
+    def for_reviewer(self, languages: tuple[str, ...] = ("fr", "en")) -> Mapping[str, Any]:
+        """Everything."""
+        reason = self.outcome.reason
+        return {
+            "decision": self.decision,
+            "rule": self.rule,
+            "legal_basis": self.legal_basis,
+            "discreet": self.discreet,
+            "inferred": self.inferred,
+            "obligations": self.obligations,
+            "reason": {one: reason.words.get(one, "") for one in languages} if reason else {},
+        }

@@ -1,0 +1,120 @@
+"""Directives: dated, sourced statements in a patient's record. Appended, never edited.
+
+A directive grants, refuses, blocks, masks or withdraws; `engine.consent.fold` says what all of one patient's amount to at an instant. This module
+parses one and refuses what the pack does not declare. It keeps nothing: stores do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from engine.calendar import end_of_day, parse_date, parse_instant, start_of_day
+from engine.errors import RequestError, suggest
+from engine.vocabulary import Vocabulary
+
+Interval: TypeAlias = tuple[float, float]
+Target: TypeAlias = tuple[str, str | Interval | None]
+"""A form and its value: ("professional", "10000000017"), ("deposited", (from, until)), ("everybody", None)."""
+
+FOREVER = float("inf")
+_OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "recorded_by", "capacity", "basis", "id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One statement. In force when `start <= instant < end`; `revision` is its place in the patient's record.
+
+    `withdraw`: from this revision on, whatever the clock says, earlier directives of the same kind and target (and the same properties, where it states some) no longer hold.
+    """
+
+    kind: str
+    targets: tuple[Target, ...]
+    revision: int
+    start: float = -FOREVER
+    end: float = FOREVER
+    withdraw: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_directives(data: Any, vocabulary: Vocabulary, where: str = "directives") -> tuple[Directive, ...]:
+    """Build a patient's directives from decoded JSON, oldest first; a revision left out is the place in the list, from 1."""
+    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
+        raise RequestError(where, "must be a list of directives")
+    made = [parse_directive(item, vocabulary, place, f"{where}[{place - 1}]") for place, item in enumerate(data, 1)]
+    revisions = [directive.revision for directive in made]
+    if len(set(revisions)) != len(revisions):
+        raise RequestError(where, "two directives have the same revision", "number them in the order they were recorded")
+    return tuple(sorted(made, key=lambda directive: directive.revision))
+
+
+def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where: str = "directive") -> Directive:
+    """Build one directive from decoded JSON; raises `RequestError` for what the pack does not declare."""
+    if not isinstance(data, Mapping):
+        raise RequestError(where, "must be an object")
+    kind = vocabulary.kinds.get(str(data.get("kind")))
+    if kind is None:
+        raise RequestError(f"{where}.kind", f"`{data.get('kind')}` is not a kind of directive", suggest(str(data.get("kind")), vocabulary.kinds))
+    properties = {key: _word(value, f"{where}.{key}") for key, value in data.items() if key not in _OWN}
+    for key in properties:
+        if key not in kind.properties:
+            known = (*kind.properties, *sorted(_OWN))
+            raise RequestError(f"{where}.{key}", f"a directive of kind `{kind.name}` has no `{key}`", suggest(key, known))
+    if kind.group and kind.group not in properties and not data.get("withdraw"):
+        raise RequestError(f"{where}.{kind.group}", "is missing", "a membership names its group")
+    number = data.get("revision", revision)
+    if isinstance(number, str) and number.isdigit():
+        number = int(number)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise RequestError(f"{where}.revision", "must be a whole number from 1")
+    withdraw = data.get("withdraw", False)
+    if not isinstance(withdraw, bool):
+        raise RequestError(f"{where}.withdraw", "must be true or false")
+    start = _bound(data.get("from"), -FOREVER, start_of_day, vocabulary.time_zone, f"{where}.from")
+    end = _bound(data.get("until"), FOREVER, end_of_day, vocabulary.time_zone, f"{where}.until")
+    if end <= start:
+        raise RequestError(f"{where}.until", "is not after `from`")
+    targets = _targets(data.get("target"), kind.targets, vocabulary.time_zone, f"{where}.target")
+    return Directive(kind.name, targets, number, start, end, withdraw, properties, {k: data[k] for k in _OWN & data.keys()})
+
+
+def _word(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise RequestError(where, "must be text")
+    return value
+
+
+def _bound(value: Any, otherwise: float, of_day: Any, zone: str, where: str) -> float:
+    """An instant, or a whole day: its start for `from`, the instant after it for `until`."""
+    if value is None:
+        return otherwise
+    if isinstance(value, str):
+        if (instant := parse_instant(value)) is not None:
+            return instant
+        if (day := parse_date(value)) is not None:
+            return of_day(day, zone)
+    raise RequestError(where, "must be a date, or a date and time with its offset", "such as 2026-11-21 or 2026-11-21T10:00:00+01:00")
+
+
+def _targets(value: Any, forms: tuple[str, ...], zone: str, where: str) -> tuple[Target, ...]:
+    if value is None:
+        value = {"everybody": True}
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise RequestError(where, "must be one form and its value", f"such as {{{forms[0]}: ...}}")
+    form, named = next(iter(value.items()))
+    if form not in forms:
+        raise RequestError(where, f"`{form}` is not a target of this kind", suggest(str(form), forms) or "it takes " + ", ".join(forms))
+    if form == "everybody":
+        return (("everybody", None),)
+    if isinstance(named, Mapping):
+        start = _bound(named.get("from"), -FOREVER, start_of_day, zone, f"{where}.{form}.from")
+        end = _bound(named.get("until"), FOREVER, end_of_day, zone, f"{where}.{form}.until")
+        if end <= start:
+            raise RequestError(f"{where}.{form}.until", "is not after `from`")
+        return ((form, (start, end)),)
+    several = named if isinstance(named, list) else [named]
+    if not several:
+        raise RequestError(f"{where}.{form}", "names nobody")
+    return tuple((form, _word(one, f"{where}.{form}")) for one in several)

@@ -1,0 +1,107 @@
+"""Directives folded into a record: what all of one patient's statements amount to, up to a revision, at an instant.
+
+Two clocks. The revision says what was known: a withdrawal holds from its own on. The instant says what is in force: from `start` until just before `end`.
+A record is never reused from `holds_until` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.calendar import deadline, parse_date, parse_instant, start_of_day
+from engine.consent.directives import FOREVER, Directive, Target
+from engine.vocabulary import Elapsed, Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One target of one directive: what is compared with an attribute of the request."""
+
+    kind: str
+    target: Target
+    directive: Directive
+
+    def has(self, key: str) -> Any:
+        return self.directive.properties.get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The record of one patient at an instant: statements in force, statements that no longer are, and until when this is true.
+
+    `index` is where a compiled pack keeps its own view of the record (see `engine.evaluator.readers`).
+    """
+
+    at: float
+    revision: int
+    in_force: tuple[Statement, ...]
+    ended: tuple[Statement, ...]
+    holds_until: float
+    zone: str
+    index: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def latest(self, kind: str) -> Directive | None:
+        """The last recorded directive of a kind that is in force."""
+        found = [s.directive for s in self.in_force if s.kind == kind]
+        return max(found, key=lambda d: d.revision) if found else None
+
+    def instant(self, steps: tuple[str, ...]) -> float | None:
+        """The instant at `record.KIND.PROPERTY`; `from` and `until` are the directive's own. A date counts from its midnight."""
+        _, kind, key = steps
+        directive = self.latest(kind)
+        if directive is None:
+            return None
+        if key in ("from", "until"):
+            own = directive.start if key == "from" else directive.end
+            return own if abs(own) != FOREVER else None
+        text = directive.properties.get(key, "")
+        day = parse_date(text)
+        return start_of_day(day, self.zone) if day else parse_instant(text)
+
+
+def fold(directives: Iterable[Directive], vocabulary: Vocabulary, at: float, revision: int | None = None) -> Record:
+    """Fold directives up to `revision` (all, when left out) at the instant `at`."""
+    known = sorted((d for d in directives if revision is None or d.revision <= revision), key=lambda d: d.revision)
+    in_force: list[Statement] = []
+    ended: list[Statement] = []
+    holds_until = FOREVER
+    for place, directive in enumerate(known):
+        if directive.withdraw:
+            continue
+        later = known[place + 1 :]
+        for target in directive.targets:
+            withdrawn = any(_withdraws(one, directive, target, vocabulary) for one in later)
+            if directive.start <= at and (withdrawn or directive.end <= at):
+                ended.append(Statement(directive.kind, target, directive))
+            elif directive.start <= at and not withdrawn:
+                in_force.append(Statement(directive.kind, target, directive))
+            if not withdrawn:
+                holds_until = min([holds_until, *(edge for edge in (directive.start, directive.end) if edge > at)])
+    number = known[-1].revision if known else 0
+    record = Record(at, number, tuple(in_force), tuple(ended), holds_until, vocabulary.time_zone)
+    return _until(record, min([holds_until, *_deadlines(record, vocabulary)]))
+
+
+def _withdraws(later: Directive, earlier: Directive, target: Target, vocabulary: Vocabulary) -> bool:
+    """Whether a later directive withdraws this target of an earlier one: by `withdraw`, or because its kind ends that kind."""
+    if target not in later.targets:
+        return False
+    if later.withdraw:
+        return later.kind == earlier.kind and later.properties.items() <= earlier.properties.items()
+    return earlier.kind in vocabulary.kinds[later.kind].ends
+
+
+def _deadlines(record: Record, vocabulary: Vocabulary) -> Iterator[float]:
+    """The instants to come at which an `elapsed` fact about this record turns."""
+    for fact in vocabulary.facts.values():
+        if isinstance(fact.form, Elapsed) and fact.form.since.steps[0] == "record":
+            since = record.instant(fact.form.since.steps)
+            due = None if since is None else deadline(since, fact.form.unit, fact.form.amount, record.zone)
+            if due is not None and due > record.at:
+                yield due
+
+
+def _until(record: Record, holds_until: float) -> Record:
+    return Record(record.at, record.revision, record.in_force, record.ended, holds_until, record.zone)

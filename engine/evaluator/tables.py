@@ -1,0 +1,197 @@
+"""Diagrams flattened into tables: a situation packed into an integer, a few digits of it looked up one after the other.
+
+The facts of a slice are bit fields of one integer, the first tested highest within its digit. Each digit has a table: `state = table[state + digit]`; the last
+gives the outcome. The same tables serve one decision in Python and millions in NumPy. A bit pattern that stands for no value leads to the default
+outcome, so nothing fails open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import mul
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evaluator.diagram import Store
+from engine.evaluator.slices import FIRST_OUTCOME, Slice
+from engine.vocabulary import Value
+
+MAX_TABLE = 1 << 14
+MAX_BITS = 62
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """Bits `shift` to `shift + bits` of the packed situation, and what they lead to: `table[state + digit]` is the next state, already shifted."""
+
+    shift: int
+    bits: int
+    table: NDArray[np.int32]
+
+    @property
+    def mask(self) -> int:
+        return (1 << self.bits) - 1
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A slice, ready to run. `fields` says where each fact is in the packed situation: (shift, bits)."""
+
+    fields: Mapping[str, tuple[int, int]]
+    values: Mapping[str, tuple[Value, ...]]
+    digits: tuple[Digit, ...]
+
+    def pack(self, situation: Mapping[str, Value]) -> int:
+        """A situation as an integer; facts that the slice does not depend on are left out."""
+        return sum(self.code(name, situation[name]) for name in self.fields)
+
+    def code(self, name: str, value: Value) -> int:
+        """What a value of a fact contributes to the packed situation; 0 for a fact that the slice does not depend on."""
+        if name not in self.fields:
+            return 0
+        return _index(self.values[name], value) << self.fields[name][0]
+
+    def unpack(self, code: int) -> dict[str, Value]:
+        """The situation that an integer stands for."""
+        return {name: self.values[name][min(code >> shift & (1 << bits) - 1, len(self.values[name]) - 1)] for name, (shift, bits) in self.fields.items()}
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        return tuple(1 << shift for shift, _ in self.fields.values())
+
+    def pack_indexes(self, indexes: Sequence[int]) -> int:
+        """A situation given as the place of each fact's value among its values, in the order of `fields`."""
+        return sum(map(mul, indexes, self.weights))
+
+    @cached_property
+    def evaluate(self) -> Callable[[int], int]:
+        """The number of the outcome of a packed situation. Unrolled for up to three digits: the loop costs as much as the look-ups."""
+        steps = [(digit.table.tolist(), digit.shift, digit.mask) for digit in self.digits]
+        if len(steps) == 1:
+            ((t0, _, m0),) = steps
+            return lambda code: t0[code & m0]
+        if len(steps) == 2:
+            (t0, _, m0), (t1, s1, m1) = steps
+            return lambda code: t1[t0[code & m0] + (code >> s1 & m1)]
+        if len(steps) == 3:
+            (t0, _, m0), (t1, s1, m1), (t2, s2, m2) = steps
+            return lambda code: t2[t1[t0[code & m0] + (code >> s1 & m1)] + (code >> s2 & m2)]
+
+        def evaluate(code: int) -> int:
+            state = 0
+            for table, shift, mask in steps:
+                state = table[state + (code >> shift & mask)]
+            return state
+
+        return evaluate
+
+    def evaluate_many(self, codes: NDArray[np.int64], block: int = 1 << 14) -> NDArray[np.int32]:
+        """The outcome of each packed situation; shape (n,) to shape (n,). Works in blocks that stay in the cache."""
+        made = np.empty(codes.shape, np.int32)
+        for start in range(0, len(codes), block):
+            part = codes[start : start + block]
+            state: NDArray[np.int32] | int = 0
+            for digit in self.digits:
+                state = digit.table.take(state + (part >> digit.shift & digit.mask))
+            made[start : start + block] = state
+        return made
+
+    def pack_columns(self, columns: Mapping[str, NDArray[np.integer]]) -> NDArray[np.int64]:
+        """Packed situations from columns of facts: for each fact the places of its values, shape (n,), any integer type."""
+        return sum((columns[name].astype(np.int64) << shift for name, (shift, _) in self.fields.items()), np.int64(0))  # type: ignore[return-value]
+
+
+def _index(values: tuple[Value, ...], value: Value) -> int:
+    return next(n for n, one in enumerate(values) if one is value or one == value and isinstance(one, str))
+
+
+def build_tables(slice: Slice, default: int) -> Tables:
+    """Flatten a slice; `default` is the outcome of bit patterns that stand for nothing. Raises `OverflowError` over 62 bits of facts."""
+    store, root = slice.store, slice.root
+    variables = store.support(root)
+    bits = [max(1, (store.sizes[v] - 1).bit_length()) for v in variables]
+    if sum(bits) > MAX_BITS:
+        raise OverflowError(f"{sum(bits)} bits of facts")
+    borders = _borders(store, root, variables, bits)
+    fields: dict[str, tuple[int, int]] = {}
+    digits: list[Digit] = []
+    states, shift = [root], 0
+    for start, end in borders:
+        width = sum(bits[start:end])
+        at = shift + width
+        for place in range(start, end):
+            at -= bits[place]
+            fields[slice.facts[variables[place]].name] = (at, bits[place])
+        last = end == len(variables)
+        rows, exits = _rows(store, states, variables, bits, start, end, FIRST_OUTCOME - default)
+        following = 0 if last else sum(bits[end : next(e for s, e in borders if s == end)])
+        reached = np.concatenate(rows)
+        table = FIRST_OUTCOME - reached if last else np.searchsorted(exits, reached) << following
+        digits.append(Digit(shift, width, table.astype(np.int32)))
+        states, shift = exits, shift + width
+    values = {slice.facts[v].name: slice.facts[v].values for v in variables}
+    return Tables(fields, values, tuple(digits))
+
+
+def _borders(store: Store, root: int, variables: list[int], bits: list[int]) -> list[tuple[int, int]]:
+    """Where to cut the variables into digits: as few as possible with tables of at most MAX_TABLE entries, then the smallest."""
+    if not variables:
+        return [(0, 0)]
+    entering = [len(_states_at(store, root, variables, place)) for place in range(len(variables))]
+    best: list[tuple[int, int, int]] = [(0, 0, 0)]
+    for end in range(1, len(variables) + 1):
+        options = []
+        for start in range(end):
+            size = entering[start] << sum(bits[start:end])
+            if size <= MAX_TABLE or end - start == 1:
+                options.append((best[start][0] + 1, best[start][1] + size, start))
+        best.append(min(options))
+    borders: list[tuple[int, int]] = []
+    end = len(variables)
+    while end:
+        start = best[end][2]
+        borders.append((start, end))
+        end = start
+    return borders[::-1]
+
+
+def _states_at(store: Store, root: int, variables: list[int], place: int) -> list[int]:
+    """The nodes and leaves in which the walk can be once the variables before `place` are read."""
+    if place == 0:
+        return [root]
+    levels = {v: n for n, v in enumerate(variables)}
+
+    def level(n: int) -> int:
+        return levels[store.nodes[n].variable] if n >= 0 else len(variables)
+
+    found = {child for n in store.reachable(root) if level(n) < place for child in store.children(n) if level(child) >= place}
+    return sorted(found | ({root} if level(root) >= place else set()))
+
+
+def _rows(store: Store, states: list[int], variables: list[int], bits: list[int], start: int, end: int, invalid: int) -> tuple[list[NDArray[np.int64]], list[int]]:
+    """For each state, the state after the digit, for each value of the digit; and all the states after it."""
+    levels = {v: n for n, v in enumerate(variables)}
+    made: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    def walk(n: int, place: int) -> NDArray[np.int64]:
+        if place == end:
+            return np.array([n], np.int64)
+        key = (n, place)
+        if key not in made:
+            count = 1 << bits[place]
+            if n >= 0 and levels[store.nodes[n].variable] == place:
+                node, size = store.nodes[n], store.sizes[variables[place]]
+                common = walk(node.default, place + 1)
+                parts = [common] * size + [walk(invalid, place + 1)] * (count - size)
+                for value, child in node.others:
+                    parts[value] = walk(child, place + 1)
+                made[key] = np.concatenate(parts)
+            else:
+                made[key] = np.tile(walk(n, place + 1), count)
+        return made[key]
+
+    rows = [walk(state, start) for state in states]
+    return rows, sorted({int(n) for row in rows for n in np.unique(row)})

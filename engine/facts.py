@@ -1,0 +1,162 @@
+"""Facts: a request and a folded record become a situation, one value for each fact. Seven forms, and nothing else computes one.
+
+This is the definition, written to be read. `engine.evaluator.readers` computes the same in a tenth of the time, and is compared with this for ever.
+Total: whatever the request holds, every fact has a value, and an input that is missing or makes no sense gives the one that the vocabulary chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from engine.calendar import deadline, parse_instant
+from engine.consent.directives import Target
+from engine.consent.fold import Record, Statement
+from engine.request import Request
+from engine.vocabulary import Cell, Coded, Elapsed, Fact, Given, Held, Member, Path, Same, Value
+
+Situation: TypeAlias = Mapping[str, Value]
+"""One value for each fact, by name."""
+
+
+def situation(facts: Iterable[Fact], request: Request, record: Record, at: float) -> dict[str, Value]:
+    """The value of each fact for this request, on this record, at this instant."""
+    return {fact.name: value_of(fact, request, record, at) for fact in facts}
+
+
+def value_of(fact: Fact, request: Request, record: Record, at: float) -> Value:
+    """The value of one fact."""
+    match fact.form:
+        case Given():
+            return _given(fact, fact.form, request)
+        case Same(left, right):
+            return _same(fact, _identifiers(left, request), _identifiers(right, request))
+        case Member(of, among):
+            return _any(fact, _input(of, request), {word: True for word in among}, False)
+        case Coded(of, codes):
+            return _coded(fact, _input(of, request), codes)
+        case Held():
+            return _held(fact, fact.form, request, record)
+        case Elapsed():
+            return _elapsed(fact, fact.form, request, record, at)
+        case Cell():
+            return _cell(fact, fact.form, request)
+    raise AssertionError(f"no such form: {fact.form!r}")
+
+
+def _input(path: Path, request: Request) -> Any:
+    """The input at a path; blank text and an empty list are as absent as nothing."""
+    value = request.look_up(path.for_action(request.action.name))
+    return None if value == [] or isinstance(value, str) and not value.strip() else value
+
+
+def _identifiers(path: Path, request: Request) -> set[str]:
+    value = _input(path, request)
+    several = value if isinstance(value, list) else [value]
+    return {one for one in several if isinstance(one, str) and one.strip()}
+
+
+def _given(fact: Fact, form: Given, request: Request) -> Value:
+    if form.setting is not None:
+        return form.setting
+    value = _input(form.of, request)
+    if value is None:
+        return fact.absent
+    if form.text:
+        return True if isinstance(value, str) else fact.unknown
+    known = isinstance(value, bool if fact.is_boolean else str) and value in fact.values
+    return value if known else fact.unknown
+
+
+def _same(fact: Fact, left: set[str], right: set[str]) -> Value:
+    return not left.isdisjoint(right) if left and right else fact.absent
+
+
+def _coded(fact: Fact, value: Any, codes: Mapping[str, Value]) -> Value:
+    if fact.is_boolean:
+        return _any(fact, value, codes, fact.unknown)
+    if value is None:
+        return fact.absent
+    return codes.get(value, fact.unknown) if isinstance(value, str) else fact.unknown
+
+
+def _any(fact: Fact, value: Any, codes: Mapping[str, Value], otherwise: Value) -> Value:
+    """True when any of the codes is; what is not text is unknown."""
+    if value is None:
+        return fact.absent
+    several = value if isinstance(value, list) else [value]
+    return any(codes.get(one, otherwise) if isinstance(one, str) else fact.unknown for one in several)
+
+
+def _held(fact: Fact, form: Held, request: Request, record: Record) -> Value:
+    """True when a statement aims at `of`. An absent input gives `absent` when a statement might have aimed at it, otherwise false."""
+    statements = [s for s in (record.ended if form.ended else record.in_force) if s.kind == form.kind and _fits(s, form, request)]
+    doubt = False
+    for shape, path in form.of:
+        aimed = [s.target[1] for s in statements if s.target[0] == shape]
+        if path is None:
+            if aimed:
+                return True
+            continue
+        inputs = _identifiers(path, request)
+        if any(_hits(value, one) for value in aimed for one in inputs):
+            return True
+        if form.via and any(s.target in _groups(form, shape, inputs, record) for s in statements):
+            return True
+        doubt |= bool(aimed) and not inputs or any(not _readable(value, one) for value in aimed for one in inputs)
+    return fact.absent if doubt else False
+
+
+def _fits(statement: Statement, form: Held, request: Request) -> bool:
+    """Whether a statement has the properties asked for."""
+    for key, wanted in form.where:
+        words = {wanted} if isinstance(wanted, str) else _identifiers(wanted, request)
+        if statement.has(key) not in words:
+            return False
+    return True
+
+
+def _groups(form: Held, shape: str, inputs: set[str], record: Record) -> set[Target]:
+    """The groups, as targets, that membership directives put these identifiers in."""
+    members = (s for s in record.in_force if s.kind == form.via and s.target[0] == shape and s.target[1] in inputs)
+    return {(form.group, s.has(form.group)) for s in members}
+
+
+def _hits(value: Any, one: str) -> bool:
+    if not isinstance(value, tuple):
+        return value == one
+    instant = parse_instant(one)
+    return instant is not None and value[0] <= instant < value[1]
+
+
+def _readable(value: Any, one: str) -> bool:
+    return not isinstance(value, tuple) or parse_instant(one) is not None
+
+
+def _elapsed(fact: Fact, form: Elapsed, request: Request, record: Record, at: float) -> Value:
+    if form.since.steps[0] == "record":
+        since = record.instant(form.since.steps)
+    else:
+        value = _input(form.since, request)
+        since = parse_instant(value) if isinstance(value, str) else None
+    due = None if since is None else deadline(since, form.unit, form.amount, record.zone)
+    return fact.absent if due is None else due <= at
+
+
+def _cell(fact: Fact, form: Cell, request: Request) -> Value:
+    row, column = cell_place(form, request)
+    if row is None or column is None:
+        return fact.absent
+    letter = form.grid.rows.get(row, {}).get(column)
+    return fact.unknown if letter is None else form.letters[letter]
+
+
+def cell_place(form: Cell, request: Request) -> tuple[str | None, str | None]:
+    """The row and the column that a request leads to: nothing where the input is absent, `""` where nobody knows it."""
+    row = _input(form.row, request)
+    if form.column is None:
+        column: str | None = form.fixed_column
+    else:
+        code = _input(form.column, request)
+        column = None if code is None else form.column_of.get(code, "") if isinstance(code, str) else ""
+    return (row if row is None or isinstance(row, str) else ""), column

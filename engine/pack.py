@@ -1,0 +1,518 @@
+"""A pack: one regime's policy, read from its folder, checked, frozen.
+
+    pack.toml vocabulary.toml matrix/*.csv -> vocabulary        rules.csv model.conf -> rules        reasons.csv invariants.csv
+
+The only module of the policy side that touches a disk, in `read_folder`. Everything after it is a function of the bytes. Every mistake of the author is
+collected; a pack with one is never loaded. Whether two rules contradict each other is a question to the diagram, not to this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+from zoneinfo import available_timezones
+
+from pydantic import BaseModel, ValidationError
+
+from engine.errors import Diagnostic, PackError, suggest
+from engine.evaluator.check import check_condition, parse_checked
+from engine.evaluator.conditions import Condition
+from engine.sheets import Row, Sheet, decode, read_sheet
+from engine.specs import FhirSpec, PackSpec, Scalar, VocabularySpec
+from engine.vocabulary import Vocabulary
+from engine.vocabulary_files import build_vocabulary
+
+MODEL = """
+[request_definition]
+r = subject, action, resource, context, consent, matrix
+[policy_definition]
+p = rule, subject, action, when, eft
+[role_definition]
+g = _, _
+[policy_effect]
+e = priority(p.eft) || deny
+[matchers]
+m = (p.subject == '*' || r.subject.type == p.subject) && (p.action == '*' || g(r.action.name, p.action)) && eval(p.when)
+"""
+"""The one Casbin model that a pack may have. Casbin's other effects and its EnforceContext mean something else, or nothing."""
+
+FILES = ("pack.toml", "vocabulary.toml", "model.conf", "rules.csv", "reasons.csv", "invariants.csv")
+FORMS = ("never_permit", "permit_only_if", "monotone")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A line of rules.csv."""
+
+    id: str
+    subject: str
+    action: str
+    when: Condition
+    effect: str
+    text: str
+    line: int
+
+    @property
+    def permits(self) -> bool:
+        return self.effect == "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a rule decides as it does: legal basis, words for the requester by language, obligations, whether the refusal is discreet."""
+
+    rule: str
+    legal_basis: str
+    discreet: bool
+    obligations: tuple[str, ...]
+    words: Mapping[str, str]
+    sure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """What goes with an answer. `to` the requester it is part of the reply; to the service it is done from the log."""
+
+    id: str
+    to: str
+    actions: frozenset[str] | None
+    properties: Mapping[str, str]
+    words: Mapping[str, str]
+
+    def is_owed_by(self, action: str) -> bool:
+        return self.actions is None or action in self.actions
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """What must hold in every situation of the slices it names; proved at each compile."""
+
+    id: str
+    form: str
+    subject: str
+    action: str
+    fact: str
+    condition: Condition | None
+    text: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A checked pack. `groups` maps each action to every name that a rule may call it by; `defaults` answer when no rule does, first match first."""
+
+    name: str
+    version: int
+    title: str
+    languages: tuple[str, ...]
+    node_budget: int
+    settings: Mapping[str, Scalar]
+    vocabulary: Vocabulary
+    groups: Mapping[str, frozenset[str]]
+    rules: tuple[Rule, ...]
+    defaults: tuple[tuple[str, str], ...]
+    reasons: Mapping[str, Reason]
+    obligations: Mapping[str, Obligation]
+    invariants: tuple[Invariant, ...]
+    discreet: Mapping[str, str]
+    fhir: FhirSpec
+    digest: str
+    files: Mapping[str, bytes] = field(repr=False)
+    warnings: tuple[Diagnostic, ...] = ()
+
+    def groups_of(self, action: str) -> frozenset[str]:
+        return self.groups.get(action, frozenset())
+
+    def default_for(self, action: str) -> str | None:
+        """The rule that answers when no line does; nothing: no rule applies."""
+        return next((rule for name, rule in self.defaults if name in self.groups_of(action)), None)
+
+    @property
+    def by_id(self) -> Mapping[str, Rule]:
+        return {rule.id: rule for rule in self.rules}
+
+
+def load_pack(folder: str | FilePath, settings: Mapping[str, Scalar] | None = None) -> Pack:
+    """Read and check the pack in a folder; `settings` replace values of pack.toml. Raises `PackError` with every mistake."""
+    return parse_pack(read_folder(folder), settings)
+
+
+def read_folder(folder: str | FilePath) -> dict[str, bytes]:
+    """The files of a pack: the six at its top and the sheets of its folders, by relative path."""
+    root = FilePath(folder)
+    if not root.is_dir():
+        raise PackError([Diagnostic("pack-missing", f"there is no folder `{folder}`", str(folder), help="name the folder that holds pack.toml")])
+    paths = [root / name for name in FILES] + sorted(root.glob("*/*.csv"))
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None = None) -> Pack:
+    """Check the files of a pack. Raises `PackError` with every mistake found."""
+    found: list[Diagnostic] = []
+    for name in FILES:
+        if name not in files:
+            found.append(Diagnostic("file-missing", f"the file `{name}` is missing", name, help="a pack has " + ", ".join(FILES)))
+    spec = _parse_toml(PackSpec, "pack.toml", files, found)
+    words = _parse_toml(VocabularySpec, "vocabulary.toml", files, found)
+    if spec is None or words is None:
+        raise PackError(found)
+    if spec.pack.time_zone not in available_timezones():
+        help = suggest(spec.pack.time_zone, available_timezones())
+        found.append(_at_key("pack.toml", files, ("pack", "time_zone"), "time-zone", f"`{spec.pack.time_zone}` is not a time zone", help))
+        raise PackError(found)
+    values = _settings(spec, settings or {}, files, found)
+    vocabulary = build_vocabulary(words, values, spec.pack.time_zone, files, found)
+    _check_model(files, found)
+    actions = tuple(vocabulary.actions)
+    groups, rules = _parse_rules(files, vocabulary, found)
+    obligations = {id: Obligation(id, o.to, None if o.actions is None else frozenset(o.actions), o.properties, _words(o)) for id, o in spec.obligation.items()}
+    for id, one in spec.obligation.items():
+        for action in one.actions or ():
+            if action not in actions:
+                found.append(_at_key("pack.toml", files, ("obligation", id, "actions"), "action-unknown", f"unknown action `{action}`", suggest(action, actions)))
+    defaults = _defaults(spec, actions, groups, files, found)
+    reasons = _parse_reasons(files, spec, rules, defaults, obligations, found)
+    invariants = _parse_invariants(files, vocabulary, groups, found)
+    if any(reason.discreet for reason in reasons.values()) and (missing := [one for one in spec.pack.languages if not spec.discreet.get(one)]):
+        found.append(_at_key("pack.toml", files, ("discreet",), "discreet-words", f"the discreet text in `{missing[0]}` is missing", "add it under [discreet]"))
+    if any(d.severity == "error" for d in found):
+        raise PackError(found)
+    return Pack(
+        spec.pack.name, spec.pack.version, spec.pack.title, tuple(spec.pack.languages), spec.pack.node_budget, values, vocabulary, groups,
+        rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, _digest(files, settings), dict(files), tuple(found),
+    )  # fmt: skip
+
+
+# --- TOML ------------------------------------------------------------------------------------------------------------
+
+
+def _parse_toml(model: type[Any], name: str, files: Mapping[str, bytes], found: list[Diagnostic]) -> Any:
+    if name not in files:
+        return None
+    text = decode(name, files[name], found)
+    try:
+        return model.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        place = re.search(r"\(at line (\d+), column (\d+)\)", message)
+        line, column = (int(place[1]), int(place[2])) if place else (len(text.splitlines()), 0)
+        sentence = message[: place.start()].strip() if place else message
+        found.append(Diagnostic("toml-syntax", sentence[:1].lower() + sentence[1:], name, line, column, 1, _line(text, line)))
+    except ValidationError as error:
+        for one in error.errors():
+            location = tuple(str(part) for part in one["loc"])
+            help = suggest(location[-1], _known_keys(model)) if one["type"] == "extra_forbidden" else ""
+            code = "key-unknown" if one["type"] == "extra_forbidden" else "key-missing" if one["type"] == "missing" else "value-type"
+            sentence = {"key-unknown": f"`{location[-1]}` is not a key here", "key-missing": f"the key `{location[-1]}` is missing"}.get(code)
+            words = ".".join(part for part in location if part not in _FORM_TAGS)
+            found.append(_at_key(name, files, location, code, sentence or f"`{words}`: {one['msg'][:1].lower()}{one['msg'][1:]}", help))
+    return None
+
+
+_FORM_TAGS = {"given", "same", "member", "held", "elapsed", "coded", "cell", "str", "bool", "list[str]"}
+
+
+def _known_keys(model: type[BaseModel]) -> Iterator[str]:
+    """Every key of a model and of the models inside it."""
+    for name, info in model.model_fields.items():
+        yield info.alias or name
+    for inner in BaseModel.__subclasses__()[-1:] and _all_specs():
+        for name, info in inner.model_fields.items():
+            yield info.alias or name
+
+
+def _all_specs() -> Iterable[type[BaseModel]]:
+    from engine.specs import FactSpec, Spec
+
+    return [*Spec.__subclasses__(), *FactSpec.__subclasses__()]
+
+
+def _at_key(name: str, files: Mapping[str, bytes], location: tuple[str, ...], code: str, message: str, help: str = "") -> Diagnostic:
+    """A diagnostic at the line of the longest part of `location` that the file shows: a table header, or a key after it."""
+    text = files[name].decode("utf-8", "replace")
+    lines = text.splitlines()
+    path = [part for part in location if part not in _FORM_TAGS]
+    line = 0
+    for size in range(1, len(path) + 1):
+        header = re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(rf"[\"']?{re.escape(p)}[\"']?" for p in path[:size]) + r"\s*\]+")
+        here = next((n for n, row in enumerate(lines, 1) if header.match(row)), 0)
+        if here:
+            line = here
+            continue
+        key = re.compile(rf"\s*[\"']?{re.escape(path[size - 1])}[\"']?\s*=")
+        inside = next((n for n, row in enumerate(lines[line:], line + 1) if key.match(row) or _is_header(row, n, line)), 0)
+        if inside and not _is_header(lines[inside - 1], inside, line):
+            line = inside
+        break
+    return Diagnostic(code, message, name, line, 0, 1, _line(text, line), help)
+
+
+def _is_header(row: str, number: int, after: int) -> bool:
+    return number > after and row.lstrip().startswith("[") and "=" not in row
+
+
+def _line(text: str, number: int) -> str:
+    lines = text.splitlines()
+    return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+def _words(spec: Any) -> dict[str, str]:
+    return {language: text for language, text in (("fr", spec.fr), ("en", spec.en)) if text}
+
+
+def _settings(spec: PackSpec, given: Mapping[str, Scalar], files: Mapping[str, bytes], found: list[Diagnostic]) -> dict[str, Scalar]:
+    """The value of every setting: the file's, or the one given instead."""
+    values: dict[str, Scalar] = {}
+    for name in given:
+        if name not in spec.setting:
+            found.append(Diagnostic("setting-unknown", f"there is no setting `{name}`", "pack.toml", help=suggest(name, spec.setting)))
+    for name, one in spec.setting.items():
+        value = given.get(name, one.value)
+        place = ("setting", name, "value")
+        if one.choices is not None and value not in one.choices:
+            help = "choose one of " + ", ".join(f"`{choice}`" for choice in one.choices)
+            found.append(_at_key("pack.toml", files, place, "setting-value", f"`{value}` is not a value of the setting `{name}`", help))
+        elif type(value) is not type(one.value):
+            found.append(_at_key("pack.toml", files, place, "setting-value", f"`{value}` is not of the kind of the setting `{name}`", f"such as `{one.value}`"))
+        elif one.unit and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            found.append(_at_key("pack.toml", files, place, "setting-value", f"the setting `{name}` is a number of {one.unit}", "write a whole number from 0"))
+        values[name] = value
+    return values
+
+
+# --- Casbin's two files ----------------------------------------------------------------------------------------------
+
+
+def _check_model(files: Mapping[str, bytes], found: list[Diagnostic]) -> None:
+    if "model.conf" not in files:
+        return
+    if files["model.conf"].startswith(b"\xef\xbb\xbf"):
+        found.append(Diagnostic("casbin-bom", "this file starts with a byte-order mark", "model.conf", 1, help="save it as UTF-8 without one"))
+    text = decode("model.conf", files["model.conf"], found)
+    if _statements(text) != _statements(MODEL):
+        message = "this is not the model that a pack has: another effect or matcher would mean something else"
+        found.append(Diagnostic("model-changed", message, "model.conf", help="restore it:" + MODEL.rstrip().replace("\n", "\n    ")))
+
+
+def _statements(text: str) -> list[str]:
+    lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _parse_rules(files: Mapping[str, bytes], vocabulary: Vocabulary, found: list[Diagnostic]) -> tuple[dict[str, frozenset[str]], tuple[Rule, ...]]:
+    """The groups of actions and the rules of rules.csv, read as pycasbin and node-casbin read it, and refusing what one of them would drop or twist."""
+    name = "rules.csv"
+    data = files.get(name, b"")
+    if data.startswith(b"\xef\xbb\xbf"):
+        found.append(Diagnostic("casbin-bom", "this file starts with a byte-order mark: Casbin would drop its first line", name, 1, help="save it as UTF-8 without one"))
+    lines = decode(name, data, found).splitlines()
+    links: list[tuple[int, str, str, str]] = []
+    rules: list[tuple[int, str, list[str]]] = []
+    for number, raw in enumerate(lines, 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        cells = [cell.strip() for cell in line.split(",")]
+        if _casbin_hazard(name, number, raw, found):
+            continue
+        if cells[0] == "g" and len(cells) == 3 and all(cells):
+            links.append((number, raw, cells[1], cells[2]))
+        elif cells[0] == "p" and len(cells) == 6 and all(cells):
+            rules.append((number, raw, cells))
+        elif cells[0] in ("p", "g"):
+            shape = "p, rule, subject, action, when, effect" if cells[0] == "p" else "g, action or group, group"
+            message = f"this line has {len(cells)} parts" + (", one of them empty" if not all(cells) else "")
+            found.append(Diagnostic("rule-parts", message, name, number, text=raw, help=f"write `{shape}`"))
+        else:
+            message = f"a line starts with `p` or `g`, not `{cells[0]}`: Casbin would drop it"
+            found.append(Diagnostic("rule-line", message, name, number, raw.index(cells[0]) + 1, len(cells[0]), raw))
+    groups = _groups(links, vocabulary, found)
+    names = set().union(*groups.values(), {"*"}) if groups else {"*"}
+    made: list[Rule] = []
+    for number, raw, (_, id, subject, action, text, effect) in rules:
+        if any(rule.id == id for rule in made):
+            first = next(rule.line for rule in made if rule.id == id)
+            found.append(Diagnostic("rule-repeated", f"the rule `{id}` stands twice, first on line {first}", name, number, *_span(raw, id), raw, "give it an id of its own"))
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", id):
+            found.append(Diagnostic("rule-id", f"`{id}` is not an id", name, number, *_span(raw, id), raw, "use letters, digits, `_`, `.` and `-`"))
+        if subject not in (*vocabulary.subjects, "*"):
+            found.append(Diagnostic("subject-unknown", f"unknown subject type `{subject}`", name, number, *_span(raw, subject), raw, suggest(subject, vocabulary.subjects)))
+        if action not in names:
+            found.append(Diagnostic("action-unknown", f"unknown action or group `{action}`", name, number, *_span(raw, action), raw, suggest(action, names)))
+        if effect not in ("allow", "deny"):
+            help = suggest(effect.lower(), ("allow", "deny")) or "write `allow` or `deny`"
+            found.append(Diagnostic("effect-unknown", f"`{effect}` is no effect: Casbin would take it for neither", name, number, *_span(raw, effect, True), raw, help))
+        tree = parse_checked(text, vocabulary, name, number, raw.index(text), raw, found)
+        if tree is not None:
+            made.append(Rule(id, subject, action, tree, effect, text, number))
+    if not rules and name in files:
+        found.append(Diagnostic("rules-empty", "this file has no rule", name, help="an empty policy decides nothing; write at least one `p` line"))
+    return groups, tuple(made)
+
+
+def _casbin_hazard(name: str, number: int, raw: str, found: list[Diagnostic]) -> bool:
+    """What Casbin's readers would silently twist: quotes, comments at the end of a line, semicolons, brackets."""
+    for sign, code, message, help in (
+        ('"', "casbin-quotes", "Casbin takes a condition in double quotes for a constant that is true", "leave the quotes out"),
+        ("#", "casbin-comment", "Casbin takes a comment at the end of a line for part of the effect", "put the comment on a line of its own"),
+        (";", "casbin-semicolons", "Casbin separates by commas", "replace the semicolons"),
+        ("[", "casbin-bracket", "Casbin counts brackets when it splits a line", "leave them out"),
+        ("]", "casbin-bracket", "Casbin counts brackets when it splits a line", "leave them out"),
+        ("\t", "casbin-tab", "Casbin separates by commas", "replace the tabs"),
+    ):
+        if sign in raw:
+            found.append(Diagnostic(code, message, name, number, raw.index(sign) + 1, 1, raw, help))
+            return True
+    return False
+
+
+def _span(raw: str, word: str, last: bool = False) -> tuple[int, int]:
+    at = raw.rfind(word) if last else re.search(rf"(?<=,)\s*({re.escape(word)})\s*(?=,)", raw)
+    start = at if isinstance(at, int) else at.start(1) if at else raw.find(word)
+    return start + 1, max(1, len(word))
+
+
+def _groups(links: list[tuple[int, str, str, str]], vocabulary: Vocabulary, found: list[Diagnostic]) -> dict[str, frozenset[str]]:
+    """Every name that each action answers to: its own, and those of the groups it is in, however far up."""
+    above: dict[str, set[str]] = {}
+    children = {child for _, _, child, _ in links}
+    parents = {parent for _, _, _, parent in links}
+    for number, raw, child, parent in links:
+        above.setdefault(child, set()).add(parent)
+        if child not in vocabulary.actions and child not in parents:
+            help = suggest(child, [*vocabulary.actions, *parents])
+            found.append(Diagnostic("action-unknown", f"unknown action or group `{child}`", "rules.csv", number, *_span(raw, child), raw, help))
+        if parent in vocabulary.actions:
+            found.append(Diagnostic("group-name", f"`{parent}` is an action, not a group", "rules.csv", number, *_span(raw, parent, True), raw))
+    made: dict[str, frozenset[str]] = {}
+    for action in vocabulary.actions:
+        names, waiting = {action}, [action]
+        while waiting:
+            fresh = above.get(waiting.pop(), set()) - names
+            names |= fresh
+            waiting += fresh
+        made[action] = frozenset(names)
+    reached = set().union(*made.values()) if made else set()
+    for number, raw, child, parent in links:
+        if child in children and child not in reached and child in parents:
+            found.append(Diagnostic("group-loop", f"no action reaches the group `{child}`", "rules.csv", number, *_span(raw, child), raw))
+    return made
+
+
+# --- defaults, reasons, invariants -----------------------------------------------------------------------------------
+
+
+def _defaults(spec: PackSpec, actions: tuple[str, ...], groups: Mapping[str, frozenset[str]], files: Mapping[str, bytes], found: list[Diagnostic]) -> tuple[tuple[str, str], ...]:
+    names = set().union(*groups.values()) if groups else set(actions)
+    for name in spec.default:
+        if name not in names:
+            found.append(_at_key("pack.toml", files, ("default", name), "action-unknown", f"unknown action or group `{name}`", suggest(name, names)))
+    return tuple(spec.default.items())
+
+
+def _parse_reasons(
+    files: Mapping[str, bytes], spec: PackSpec, rules: tuple[Rule, ...], defaults: tuple[tuple[str, str], ...], obligations: Mapping[str, Obligation], found: list[Diagnostic]
+) -> dict[str, Reason]:
+    if "reasons.csv" not in files:
+        return {}
+    name, languages = "reasons.csv", tuple(spec.pack.languages)
+    sheet = read_sheet(name, files[name], ("rule", "legal_basis", "discreet", "obligations", *languages), found)
+    needed = {rule.id: rule for rule in rules}
+    ids = {*needed, *(rule for _, rule in defaults)}
+    lines = _unrepeated(sheet, "rule", "reason-repeated", "the rule `{}` has two reasons", found)
+    made: dict[str, Reason] = {}
+    for id, row in lines.items():
+        at = {"file": name, "line": row.line}
+        if id not in ids:
+            found.append(Diagnostic("reason-without-rule", f"there is no rule `{id}`", help=suggest(id, ids), **at))
+        if row["discreet"] not in ("yes", "no"):
+            found.append(Diagnostic("reason-discreet", f"`discreet` is yes or no, not `{row['discreet']}`", **at))
+        owed = tuple(row["obligations"].split())
+        for one in owed:
+            if one not in obligations:
+                found.append(Diagnostic("obligation-unknown", f"unknown obligation `{one}`", help=suggest(one, obligations), **at))
+        discreet = row["discreet"] == "yes"
+        if discreet and (told := [one for one in owed if one in obligations and obligations[one].to == "requester"]):
+            found.append(Diagnostic("discreet-obligation", f"the discreet refusal `{id}` has an obligation for the requester, `{told[0]}`: it would reveal what it conceals", **at))
+        if discreet and id in needed and needed[id].permits:
+            found.append(Diagnostic("discreet-permit", f"the rule `{id}` permits: only a refusal is discreet", **at))
+        for language in languages:
+            if not row[language]:
+                found.append(Diagnostic("reason-words", f"the words of `{id}` in `{language}` are missing", **at))
+        if not row["legal_basis"]:
+            found.append(Diagnostic("reason-basis", f"the rule `{id}` has no legal basis", **at))
+        made[id] = Reason(id, row["legal_basis"], discreet, owed, {one: row[one] for one in languages}, row.cells.get("sure", ""))
+    for id in sorted(ids - made.keys()):
+        line = needed[id].line if id in needed else 0
+        place = {"file": "rules.csv", "line": line} if line else {"file": "pack.toml"}
+        found.append(Diagnostic("rule-without-reason", f"the rule `{id}` has no row in reasons.csv", help="say why it decides so", **place))
+    return made
+
+
+def _unrepeated(sheet: Sheet, column: str, code: str, sentence: str, found: list[Diagnostic]) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
+    for row in sheet:
+        key = row[column]
+        if key in rows:
+            found.append(Diagnostic(code, sentence.format(key) + f", first on line {rows[key].line}", sheet.file, row.line, help="keep one of them"))
+        else:
+            rows[key] = row
+    return rows
+
+
+def _parse_invariants(files: Mapping[str, bytes], vocabulary: Vocabulary, groups: Mapping[str, frozenset[str]], found: list[Diagnostic]) -> tuple[Invariant, ...]:
+    name = "invariants.csv"
+    if name not in files:
+        return ()
+    sheet = read_sheet(name, files[name], ("id", "form", "subject", "action", "fact", "condition"), found)
+    actions = set().union(*groups.values()) if groups else set()
+    texts = decode(name, files[name], []).splitlines()
+    made: list[Invariant] = []
+    for id, row in _unrepeated(sheet, "id", "invariant-repeated", "the invariant `{}` stands twice", found).items():
+        at = {"file": name, "line": row.line}
+        raw = texts[row.line - 1]
+        if row["form"] not in FORMS:
+            found.append(Diagnostic("invariant-form", f"`{row['form']}` is not a form of invariant", help=suggest(row["form"], FORMS) or "one of " + ", ".join(FORMS), **at))
+        if row["subject"] not in (*vocabulary.subjects, "*"):
+            found.append(Diagnostic("subject-unknown", f"unknown subject type `{row['subject']}`", help=suggest(row["subject"], vocabulary.subjects), **at))
+        if row["action"] not in (*actions, "*"):
+            found.append(Diagnostic("action-unknown", f"unknown action or group `{row['action']}`", help=suggest(row["action"], actions), **at))
+        fact = row["fact"].removeprefix("r.")
+        if row["form"] == "monotone":
+            if fact not in vocabulary.facts or not vocabulary.facts[fact].is_boolean:
+                found.append(Diagnostic("fact-unknown", f"`{row['fact']}` is not a fact that is true or false", help=suggest(fact, vocabulary.facts), **at))
+        elif not row["condition"]:
+            found.append(Diagnostic("invariant-condition", f"the invariant `{id}` has no condition", **at))
+        offset = max(0, raw.find(row["condition"]))
+        tree = parse_checked(row["condition"], vocabulary, name, row.line, offset, raw, found) if row["condition"] else None
+        made.append(Invariant(id, row["form"], row["subject"], row["action"], fact, tree, row["condition"], row.line))
+    return tuple(made)
+
+
+# --- digest ----------------------------------------------------------------------------------------------------------
+
+
+def _digest(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None) -> str:
+    """SHA-256 of the pack's canonical bytes: what the files say, whatever the spreadsheet's dialect, comments and line ends."""
+    canonical = {name: canonical_file(name, data) for name, data in files.items()}
+    text = json.dumps([canonical, dict(settings or {})], sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical_file(name: str, data: bytes) -> Any:
+    """What a file says, without how it is written down."""
+    if name.endswith(".toml"):
+        return tomllib.loads(data.decode("utf-8-sig"))
+    if name.endswith(".csv") and name != "rules.csv":
+        sheet = read_sheet(name, data, (), [])
+        return [list(sheet.columns), *([row[column] for column in sheet.columns] for row in sheet)]
+    return [[part.strip() for part in line.split(",")] for line in _statements(data.decode("utf-8-sig"))]
+
+
+__all__ = ["Invariant", "Obligation", "Pack", "Reason", "Rule", "check_condition", "load_pack", "parse_pack", "read_folder"]

@@ -1,0 +1,178 @@
+"""The policy decision point as a library: a compiled pack that folds records and decides requests.
+
+    pdp = load_pdp("policies")
+    record = pdp.fold(directives, at)
+    answer = pdp.decide(request, record)
+
+Evaluation is pure and total: it reads no clock, asks no store, and answers every request that has the shape of one. What it cannot decide it refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+
+from engine.answer import Answer
+from engine.consent.directives import Directive, parse_directives
+from engine.consent.fold import Record, fold
+from engine.errors import Diagnostic, RequestError, TooLarge
+from engine.evaluator.readers import Readers
+from engine.evaluator.slices import Outcome, Slice, compile_slices, outcomes_of
+from engine.evaluator.tables import Tables, build_tables
+from engine.facts import cell_place
+from engine.pack import Obligation, Pack, load_pack
+from engine.request import Action, Entity, Request
+from engine.specs import Scalar
+from engine.vocabulary import Cell, Value
+
+
+class Runner:
+    """One slice for one action, ready to run: readers of facts, tables, and what each outcome owes."""
+
+    def __init__(self, pack: Pack, slice: Slice, tables: Tables, outcomes: tuple[Outcome, ...], action: str):
+        self.pack, self.slice, self.tables, self.outcomes, self.action = pack, slice, tables, outcomes, action
+        self.readers = Readers(slice.facts, tables, pack.vocabulary.time_zone, action)
+        self.evaluate = tables.evaluate
+        self.owed = [tuple(pack.obligations[id] for id in o.reason.obligations if pack.obligations[id].is_owed_by(action)) if o.reason else () for o in outcomes]
+        self.cells = [fact for fact in slice.facts if isinstance(fact.form, Cell) and fact.name in tables.fields]
+
+    def properties(self, obligation: Obligation, request: Request) -> dict[str, Any]:
+        """An obligation's properties, `@path` read from the request."""
+        return {key: request.look_up(tuple(text[1:].split("."))) if text.startswith("@") else text for key, text in obligation.properties.items()}
+
+    def words(self, outcome: Outcome, language: str) -> str:
+        if outcome.reason is None:
+            return ""
+        return self.pack.discreet.get(language, "") if outcome.reason.discreet else outcome.reason.words.get(language, "")
+
+    def leans_on(self, answer: Answer) -> list[str]:
+        """The inferred cells on which the decision turns."""
+        made = []
+        for fact in self.cells:
+            form: Cell = fact.form  # type: ignore[assignment]
+            row, column = cell_place(form, answer.request)
+            letter = form.grid.rows.get(row or "", {}).get(column or "")
+            if letter in form.grid.inferred:
+                shift, bits = self.tables.fields[fact.name]
+                bare = answer.code & ~((1 << bits) - 1 << shift)
+                others = (bare | self.tables.code(fact.name, value) for value in fact.values)
+                if any(self.evaluate(code) != answer.outcome.number for code in others):
+                    made.append(fact.name)
+        return made
+
+
+class Pdp:
+    """A compiled pack. Immutable, and safe to use from many threads."""
+
+    def __init__(self, pack: Pack):
+        self.pack = pack
+        self.outcomes = outcomes_of(pack)
+        self.slices = compile_slices(pack)
+        self._runners = self._build()
+        self._nothing = Runner(pack, *_empty(self.outcomes[-1]), self.outcomes, "")
+
+    def _build(self) -> dict[tuple[str, str], Runner]:
+        tables: dict[int, Tables] = {}
+        made: dict[tuple[str, str], Runner] = {}
+        for (subject, action), slice in self.slices.items():
+            key = id(slice)
+            if key not in tables:
+                default = next(o.number for o in self.outcomes if o.rule == (self.pack.default_for(action) or ""))
+                try:
+                    tables[key] = build_tables(slice, default)
+                except OverflowError as error:
+                    message = f"{subject}, {action} depends on {error}, more than one machine word holds"
+                    raise TooLarge([Diagnostic("too-many-facts", message, "rules.csv", help="split what these rules ask into fewer facts")]) from None
+            made[subject, action] = Runner(self.pack, slice, tables[key], self.outcomes, action)
+        return made
+
+    def runner(self, subject: str, action: str) -> Runner | None:
+        """What runs a slice; nothing for a subject type or an action that the pack does not declare."""
+        return self._runners.get((subject, action))
+
+    # --- records ---
+
+    def fold(self, directives: Iterable[Directive] | Sequence[Mapping[str, Any]], at: float, revision: int | None = None) -> Record:
+        """The record that directives (or their JSON) amount to at an instant, in seconds since 1970. Raises `RequestError` for JSON that is no directive."""
+        several = list(directives)
+        known = several if all(isinstance(one, Directive) for one in several) else parse_directives(several, self.pack.vocabulary)
+        return fold(known, self.pack.vocabulary, at, revision)  # type: ignore[arg-type]
+
+    # --- decisions ---
+
+    def decide(self, request: Request, record: Record, at: float | None = None) -> Answer:
+        """Decide one request at the record's instant, or at a later one at which the record still holds. Raises `RequestError` for a record out of date."""
+        if at is None:
+            at = record.at
+        elif not record.at <= at < record.holds_until:
+            raise RequestError("record", "does not hold at this instant", "fold the directives again")
+        runner = self._runners.get((request.subject.type, request.action.name))
+        if runner is None:
+            return self._unknown(request, record, at)
+        plan = runner.readers.plan(record)
+        code = plan.bits
+        for read in plan.all:
+            code |= read(request, record, at)
+        return Answer(request, record, at, runner, code, self.outcomes[runner.evaluate(code)])
+
+    def decide_many(
+        self, subject: Entity, action: Action, resources: Sequence[Entity], context: Mapping[str, Any], record: Record, at: float | None = None
+    ) -> list[Answer]:
+        """Decide the same question for a list of resources of one patient, in their order. The same answers as one by one."""
+        requests = [Request(subject, action, resource, context) for resource in resources]
+        runner = self._runners.get((subject.type, action.name))
+        if runner is None or not requests:
+            return [self.decide(request, record, at) for request in requests]
+        if at is None:
+            at = record.at
+        elif not record.at <= at < record.holds_until:
+            raise RequestError("record", "does not hold at this instant", "fold the directives again")
+        plan = runner.readers.plan(record)
+        common = plan.bits
+        for read in plan.common:
+            common |= read(requests[0], record, at)
+        codes = []
+        for request in requests:
+            code = common
+            for read in plan.of_resource:
+                code |= read(request, record, at)
+            codes.append(code)
+        numbers = runner.tables.evaluate_many(np.array(codes, np.int64)).tolist()
+        outcomes = self.outcomes
+        return [Answer(request, record, at, runner, code, outcomes[n]) for request, code, n in zip(requests, codes, numbers, strict=True)]
+
+    def _unknown(self, request: Request, record: Record, at: float) -> Answer:
+        """The answer to a subject type or an action that the pack does not declare: no rule applies, so nothing opens."""
+        return Answer(request, record, at, self._nothing, 0, self.outcomes[-1])
+
+    # --- what it is ---
+
+    @cached_property
+    def meaning(self) -> str:
+        """The hash of what the pack decides: equal for packs that decide alike, whatever the order of lines that do not matter."""
+        from engine.analysis.meaning import meaning
+
+        return meaning(self)
+
+    def evaluate(self, subject: str, action: str, situation: Mapping[str, Value]) -> Outcome:
+        """Facts to outcome, for one slice: `situation` has a value for each fact that the slice depends on."""
+        runner = self._runners.get((subject, action))
+        if runner is None:
+            return self.outcomes[-1]
+        return self.outcomes[runner.evaluate(runner.tables.pack(situation))]
+
+
+def _empty(nothing: Outcome) -> tuple[Slice, Tables]:
+    from engine.evaluator.diagram import Store
+
+    slice = Slice((), Store([]), nothing.leaf, ())
+    return slice, build_tables(slice, nothing.number)
+
+
+def load_pdp(folder: str | FilePath, settings: Mapping[str, Scalar] | None = None) -> Pdp:
+    """Read, check and compile the pack in a folder. Raises `PackError` with every mistake."""
+    return Pdp(load_pack(folder, settings))

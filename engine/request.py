@@ -1,0 +1,158 @@
+"""A request in AuthZEN's four parts, and how untrusted JSON becomes one.
+
+OpenID AuthZEN Authorization API 1.0, section 5: a subject and a resource have a type and an id, an action has a name, each may have properties; the context
+is a free object. This module checks the shape; what a property means is the vocabulary's business, and a property that nobody knows is kept and ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import RequestError
+
+MAX_BYTES = 10_000_000
+MAX_DEPTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A subject or a resource: type, identifier, properties."""
+
+    type: str
+    id: str
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    name: str
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """May this subject do this action to this resource, in this context?"""
+
+    subject: Entity
+    action: Action
+    resource: Entity
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    def look_up(self, steps: tuple[str, ...]) -> Any:
+        """The input at the end of `steps` (see `vocabulary.Path`), or nothing. Never raises."""
+        head, *rest = steps
+        here: Any
+        if head == "context":
+            here = self.context
+        else:
+            entity = self.subject if head == "subject" else self.resource if head == "resource" else self.action
+            here = entity.properties
+            if rest == ["id"] and isinstance(entity, Entity):
+                return entity.id
+        for step in rest:
+            if not isinstance(here, Mapping):
+                return None
+            here = here.get(step)
+        return here
+
+
+def parse_request(data: Any, where: str = "") -> Request:
+    """Build a request from decoded JSON. Raises `RequestError` naming the first member that is missing or of the wrong type."""
+    body = _object(data, where or "request")
+    at = f"{where}." if where else ""
+    subject, action = _object(body.get("subject"), f"{at}subject"), _object(body.get("action"), f"{at}action")
+    resource = _object(body.get("resource"), f"{at}resource")
+    return Request(
+        parse_entity(subject, f"{at}subject"),
+        Action(_text(action, "name", f"{at}action"), _properties(action, f"{at}action")),
+        parse_entity(resource, f"{at}resource"),
+        _object(body["context"], f"{at}context") if body.get("context") is not None else {},
+    )
+
+
+def parse_entity(data: Mapping[str, Any], where: str) -> Entity:
+    """Build a subject or a resource from decoded JSON; raises `RequestError`."""
+    return Entity(_text(data, "type", where), _text(data, "id", where), _properties(data, where))
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if value is None:
+        raise RequestError(where, "is missing")
+    if not isinstance(value, Mapping):
+        raise RequestError(where, f"must be an object, not {_kind(value)}")
+    return value
+
+
+def _text(data: Mapping[str, Any], key: str, where: str) -> str:
+    value = data.get(key)
+    if value is None:
+        raise RequestError(f"{where}.{key}", "is missing")
+    if not isinstance(value, str):
+        raise RequestError(f"{where}.{key}", f"must be text, not {_kind(value)}")
+    if not value.strip():
+        raise RequestError(f"{where}.{key}", "is blank")
+    return value
+
+
+def _properties(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    value = data.get("properties")
+    return {} if value is None else _object(value, f"{where}.properties")
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "null")
+
+
+def parse_json(data: bytes, where: str = "the document") -> Any:
+    """Decode JSON from somebody else. Refuses what JSON readers disagree on: repeated keys, NaN, lone surrogates, deep nesting, over 10 MB."""
+    if len(data) > MAX_BYTES:
+        raise RequestError(where, f"has {len(data):,} bytes, more than {MAX_BYTES:,}", "send fewer requests at a time")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(where, f"is not UTF-8 at byte {error.start}") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise RequestError(where, f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg.lower()}") from None
+    except (RecursionError, ValueError) as error:
+        message = "is nested too deeply" if isinstance(error, RecursionError) else f"cannot be read: {error}"
+        raise RequestError(where, message) from None
+    _check_tree(value, where)
+    return value
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise RequestError(key, "stands twice in one object", "keep one: readers disagree on which counts")
+        made[key] = value
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise RequestError(name, "is not a JSON number")
+
+
+def _check_tree(value: Any, where: str) -> None:
+    """Refuse nesting over `MAX_DEPTH` and text that no UTF-8 can hold, without recursion."""
+    waiting = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise RequestError(where, f"is nested more than {MAX_DEPTH} deep")
+        if isinstance(item, dict):
+            waiting.extend((part, depth + 1) for part in item.values())
+            waiting.extend((key, depth) for key in item)
+        elif isinstance(item, list):
+            waiting.extend((part, depth + 1) for part in item)
+        elif isinstance(item, str) and not item.isascii():
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                raise RequestError(where, "has half of a character (a lone surrogate)") from None

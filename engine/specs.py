@@ -1,0 +1,172 @@
+"""The shapes of pack.toml and vocabulary.toml, as pydantic models: what an officer may write, before anything is made of it.
+
+Unknown keys are mistakes. What the words mean is in `engine.vocabulary` and docs/facts.md; `engine.pack` turns the one into the other.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+Scalar = StrictBool | StrictInt | StrictStr
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class PackHead(Spec):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    version: int = Field(ge=1, strict=True)
+    title: str = ""
+    effective_from: date | None = None
+    effective_until: date | None = None
+    time_zone: str
+    languages: list[str] = Field(default=["fr", "en"], min_length=1)
+    node_budget: int = Field(default=200_000, ge=100, strict=True)
+
+
+class SettingSpec(Spec):
+    value: Scalar
+    about: str = ""
+    unit: Literal["days", "months", "years", ""] = ""
+    choices: list[Scalar] | None = None
+
+
+class ObligationSpec(Spec):
+    to: Literal["requester", "service"]
+    actions: list[str] | None = None
+    properties: dict[str, str] = {}
+    fr: str = ""
+    en: str
+
+
+class FhirSpec(Spec):
+    patient_systems: list[str] = []
+    author_systems: list[str] = []
+    structure_systems: list[str] = []
+    status: dict[str, str] = {}
+
+
+class PackSpec(Spec):
+    pack: PackHead
+    default: dict[str, str] = {}
+    discreet: dict[str, str] = {}
+    setting: dict[str, SettingSpec] = {}
+    obligation: dict[str, ObligationSpec] = {}
+    fhir: FhirSpec = FhirSpec()
+
+
+class SettingTest(Spec):
+    """A value that depends on a setting: true when it is `equals`."""
+
+    setting: str
+    equals: Scalar = Field(alias="is")
+
+
+class ConditionRef(Spec):
+    condition: str
+
+
+class ColumnSpec(Spec):
+    of: str
+    code_list: str = Field(alias="list")
+    column: str
+
+
+class FactSpec(Spec):
+    about: str = Field(min_length=1)
+    from_: str = Field(default="", alias="from")
+    changeable: bool = False
+    absent: bool | str
+    unknown: bool | str | None = None
+
+
+class GivenSpec(FactSpec):
+    form: Literal["given"]
+    of: str
+    values: list[str] | None = None
+    text: bool = False
+
+
+class SameSpec(FactSpec):
+    form: Literal["same"]
+    of: list[str] = Field(min_length=2, max_length=2)
+
+
+class MemberSpec(FactSpec):
+    form: Literal["member"]
+    of: str
+    among: list[str] = Field(alias="in", min_length=1)
+
+
+class HeldSpec(FactSpec):
+    form: Literal["held"]
+    kind: str
+    of: dict[str, str] | Literal["everybody"]
+    where: dict[str, str] = Field(default={}, alias="with")
+    via: str | None = None
+    ended: bool = False
+
+
+class ElapsedSpec(FactSpec):
+    form: Literal["elapsed"]
+    since: str
+    at_least: dict[Literal["days", "months", "years"], str | int] = Field(min_length=1, max_length=1)
+
+
+class CodedSpec(FactSpec):
+    form: Literal["coded"]
+    of: str
+    codes: dict[str, bool | str] | None = None
+    code_list: str | None = Field(default=None, alias="list")
+    column: str | None = None
+    among: list[str] | None = Field(default=None, alias="in")
+    values: list[str] | None = None
+
+
+class CellSpec(FactSpec):
+    form: Literal["cell"]
+    grid: str
+    row: str
+    column: ColumnSpec | None = None
+    column_is: str | None = None
+    letters: dict[str, bool | str | SettingTest | ConditionRef]
+    values: list[str] | None = None
+
+
+AnyFact = Annotated[
+    GivenSpec | SameSpec | MemberSpec | HeldSpec | ElapsedSpec | CodedSpec | CellSpec,
+    Field(discriminator="form"),
+]
+
+
+class KindSpec(Spec):
+    targets: list[str] = Field(min_length=1)
+    properties: list[str] = []
+    ends: list[str] = []
+    group: str | None = None
+
+
+class GridSpec(Spec):
+    file: str
+    letters: dict[str, Literal["published", "inferred"]]
+    provenance: str | None = None
+
+
+class ListSpec(Spec):
+    file: str
+
+
+class VocabularySpec(Spec):
+    subjects: list[str] = Field(min_length=1)
+    actions: dict[str, list[str]] = Field(min_length=1)
+    alias: dict[str, dict[str, str]] = {}
+    kind: dict[str, KindSpec] = {}
+    grid: dict[str, GridSpec] = {}
+    code_list: dict[str, ListSpec] = Field(default={}, alias="list")
+    condition: dict[str, str] = {}
+    fact: dict[str, dict[str, AnyFact]]
+    impossible: dict[str, str] = {}

@@ -1,0 +1,174 @@
+"""What a rule may speak of: the facts, in seven forms, and the kinds of directives behind them.
+
+These are the engine's own types, frozen, with nothing left to look up: settings are resolved, code lists and grids are in place. `engine.pack` builds them from
+the pack's files; `engine.facts` says what each form computes; `engine.evaluator.readers` computes the same fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from engine.evaluator.conditions import Condition
+
+Value: TypeAlias = bool | str
+"""A value of a fact: true or false, or one of the words that the fact declares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where an input is: `subject.profession`, `action.target.id`, `record.identity.birth_date`.
+
+    `by_action` gives the steps for one action where an alias depends on it; `steps` serve the others. `id` is the identifier of an entity;
+    anything else is one of its properties.
+    """
+
+    text: str
+    steps: tuple[str, ...]
+    by_action: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def for_action(self, action: str) -> tuple[str, ...]:
+        return self.by_action.get(action, self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An attribute of the request. `text`: true when it is text that is not blank. `setting`: a value of the pack instead, always the same."""
+
+    of: Path
+    text: bool = False
+    setting: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """Two identifiers are equal; of a list, any. Two absent ones never are."""
+
+    left: Path
+    right: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A value is among these; of a list, any."""
+
+    of: Path
+    among: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A directive of `kind` is in force (or, `ended`, once was) whose target is `of`.
+
+    `of` maps a form of target to the input compared with it; `everybody` alone stands for a directive that aims at nobody in particular. `where` are properties that
+    the directive must have: a constant, or a path of the request. `via` names the kind of membership directives that put the target in a `group`.
+    """
+
+    kind: str
+    of: tuple[tuple[str, Path | None], ...]
+    where: tuple[tuple[str, str | Path], ...] = ()
+    via: str | None = None
+    group: str = ""
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """At least `amount` `unit` (days, months, years of the calendar in the pack's time zone) have passed since an instant."""
+
+    since: Path
+    unit: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """What a code list says of a code; of a list of codes, true when it says so of any."""
+
+    of: Path
+    codes: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A grid: letters by (row, column), and which letters are inferred."""
+
+    name: str
+    file: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, str]]
+    inferred: frozenset[str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a cell of a grid says: the row of one input, the column that a code list gives for another (or always the same one)."""
+
+    grid: Grid
+    row: Path
+    column: Path | None
+    column_of: Mapping[str, str]
+    fixed_column: str | None
+    letters: Mapping[str, Value]
+
+
+Form: TypeAlias = Given | Same | Member | Held | Elapsed | Coded | Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A named value that a rule may use.
+
+    `values` are all it can take, false before true. `absent` is its value when an input is missing, `unknown` when an input is there and nobody knows it.
+    `conditional` maps a value to the condition that decides whether it counts as true (a cell that names a condition).
+    """
+
+    name: str
+    form: Form
+    values: tuple[Value, ...]
+    absent: Value
+    unknown: Value
+    about: str = ""
+    vouched: str = ""
+    changeable: bool = False
+    conditional: Mapping[str, Condition] = field(default_factory=dict)
+
+    @property
+    def is_boolean(self) -> bool:
+        return self.values[:2] == (False, True)
+
+    @property
+    def constant(self) -> Value | None:
+        """The value of a fact that is a setting; nothing for the others."""
+        return self.form.setting if isinstance(self.form, Given) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of directive: the forms of its target, its properties, the kinds it withdraws, the property that names a group."""
+
+    name: str
+    targets: tuple[str, ...]
+    properties: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """All that a pack can speak of. `actions` maps an action to what it is about (`document`, `record`)."""
+
+    subjects: tuple[str, ...]
+    actions: Mapping[str, str]
+    facts: Mapping[str, Fact]
+    kinds: Mapping[str, Kind]
+    grids: Mapping[str, Grid]
+    impossible: Mapping[str, Condition]
+    time_zone: str
+    patient: Path | None = None
