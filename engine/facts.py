@@ -27,14 +27,10 @@ def situation(facts: Iterable[Fact], request: Request, record: Record, at: float
 def value_of(fact: Fact, request: Request, record: Record, at: float) -> Value:
     """The value of one fact."""
     match fact.form:
-        case Given():
-            return _given(fact, fact.form, request)
+        case Given(of) | Member(of) | Coded(of):
+            return value_of_input(fact, _input(of, request))
         case Same(left, right):
             return _same(fact, _identifiers(left, request), _identifiers(right, request))
-        case Member(of, among):
-            return _any(fact, _input(of, request), {word: True for word in among}, False)
-        case Coded(of, codes):
-            return _coded(fact, _input(of, request), codes)
         case Held():
             return _held(fact, fact.form, request, record)
         case Elapsed():
@@ -44,10 +40,25 @@ def value_of(fact: Fact, request: Request, record: Record, at: float) -> Value:
     raise AssertionError(f"no such form: {fact.form!r}")
 
 
-def _input(path: Path, request: Request) -> Any:
-    """The input at a path; blank text and an empty list are as absent as nothing."""
-    value = request.look_up(path.for_action(request.action.name))
+def value_of_input(fact: Fact, value: Any) -> Value:
+    """The value of a fact of one input, once that input is in hand (see `input_value`)."""
+    match fact.form:
+        case Given():
+            return _given(fact, fact.form, value)
+        case Member(_, among):
+            return _any(fact, value, dict.fromkeys(among, True), False)
+        case Coded(_, codes):
+            return _coded(fact, value, codes)
+    raise AssertionError(f"not a fact of one input: {fact.form!r}")
+
+
+def input_value(value: Any) -> Any:
+    """An input as facts see it: blank text and an empty list are as absent as nothing."""
     return None if value == [] or isinstance(value, str) and not value.strip() else value
+
+
+def _input(path: Path, request: Request) -> Any:
+    return input_value(request.look_up(path.for_action(request.action.name)))
 
 
 def _identifiers(path: Path, request: Request) -> set[str]:
@@ -56,10 +67,9 @@ def _identifiers(path: Path, request: Request) -> set[str]:
     return {one for one in several if isinstance(one, str) and one.strip()}
 
 
-def _given(fact: Fact, form: Given, request: Request) -> Value:
+def _given(fact: Fact, form: Given, value: Any) -> Value:
     if form.setting is not None:
         return form.setting
-    value = _input(form.of, request)
     if value is None:
         return fact.absent
     if form.text:

@@ -113,9 +113,12 @@ class Pdp:
         runner = self._runners.get((request.subject.type, request.action.name))
         if runner is None:
             return self._unknown(request, record, at)
-        plan = runner.readers.plan(record)
-        code = plan.bits
-        for read in plan.all:
+        readers = runner.readers
+        plan = readers.plan(record)
+        code = plan.bits | readers.common(request, record, at) | readers.of_resource(request, record, at)
+        for read in plan.common:
+            code |= read(request, record, at)
+        for read in plan.of_resource:
             code |= read(request, record, at)
         return Answer(request, record, at, runner, code, self.outcomes[runner.evaluate(code)])
 
@@ -131,13 +134,14 @@ class Pdp:
             at = record.at
         elif not record.at <= at < record.holds_until:
             raise RequestError("record", "does not hold at this instant", "fold the directives again")
-        plan = runner.readers.plan(record)
-        common = plan.bits
+        readers = runner.readers
+        plan = readers.plan(record)
+        common = plan.bits | readers.common(requests[0], record, at)
         for read in plan.common:
             common |= read(requests[0], record, at)
         codes = []
         for request in requests:
-            code = common
+            code = common | readers.of_resource(request, record, at)
             for read in plan.of_resource:
                 code |= read(request, record, at)
             codes.append(code)
