@@ -28,7 +28,7 @@ def value_of(fact: Fact, request: Request, record: Record, at: float) -> Value:
     """The value of one fact."""
     match fact.form:
         case Given(of) | Member(of) | Coded(of):
-            return value_of_input(fact, _input(of, request))
+            return value_of_input(fact, request.look_up(of.for_action(request.action.name)))
         case Same(left, right):
             return _same(fact, _identifiers(left, request), _identifiers(right, request))
         case Held():
@@ -41,19 +41,19 @@ def value_of(fact: Fact, request: Request, record: Record, at: float) -> Value:
 
 
 def value_of_input(fact: Fact, value: Any) -> Value:
-    """The value of a fact of one input, once that input is in hand (see `input_value`)."""
+    """The value of a fact of one input, once that input is in hand."""
     match fact.form:
         case Given():
             return _given(fact, fact.form, value)
-        case Member(_, among):
-            return _any(fact, value, dict.fromkeys(among, True), False)
-        case Coded(_, codes):
-            return _coded(fact, value, codes)
+        case Member(_, among, several):
+            return _coded(fact, input_value(value), dict.fromkeys(among, True), False, several)
+        case Coded(_, codes, several):
+            return _coded(fact, input_value(value), codes, fact.unknown, several)
     raise AssertionError(f"not a fact of one input: {fact.form!r}")
 
 
 def input_value(value: Any) -> Any:
-    """An input as facts see it: blank text and an empty list are as absent as nothing."""
+    """An input as facts see it: blank text and an empty list are as absent as nothing. A `given` word is not: blank is none of its words, so unknown."""
     return None if value == [] or isinstance(value, str) and not value.strip() else value
 
 
@@ -70,10 +70,11 @@ def _identifiers(path: Path, request: Request) -> set[str]:
 def _given(fact: Fact, form: Given, value: Any) -> Value:
     if form.setting is not None:
         return form.setting
+    if form.text:
+        value = input_value(value)
+        return fact.absent if value is None else True if isinstance(value, str) else fact.unknown
     if value is None:
         return fact.absent
-    if form.text:
-        return True if isinstance(value, str) else fact.unknown
     known = isinstance(value, bool if fact.is_boolean else str) and value in fact.values
     return value if known else fact.unknown
 
@@ -82,20 +83,13 @@ def _same(fact: Fact, left: set[str], right: set[str]) -> Value:
     return not left.isdisjoint(right) if left and right else fact.absent
 
 
-def _coded(fact: Fact, value: Any, codes: Mapping[str, Value]) -> Value:
-    if fact.is_boolean:
-        return _any(fact, value, codes, fact.unknown)
+def _coded(fact: Fact, value: Any, codes: Mapping[str, Value], otherwise: Value, several: bool) -> Value:
+    """What a list says of a code, or of any of several; what is not text is unknown."""
     if value is None:
         return fact.absent
-    return codes.get(value, fact.unknown) if isinstance(value, str) else fact.unknown
-
-
-def _any(fact: Fact, value: Any, codes: Mapping[str, Value], otherwise: Value) -> Value:
-    """True when any of the codes is; what is not text is unknown."""
-    if value is None:
-        return fact.absent
-    several = value if isinstance(value, list) else [value]
-    return any(codes.get(one, otherwise) if isinstance(one, str) else fact.unknown for one in several)
+    if several and isinstance(value, list):
+        return any(_coded(fact, one, codes, otherwise, False) for one in value)
+    return codes.get(value, otherwise) if isinstance(value, str) else fact.unknown
 
 
 def _held(fact: Fact, form: Held, request: Request, record: Record) -> Value:

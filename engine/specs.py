@@ -100,6 +100,7 @@ class MemberSpec(FactSpec):
     form: Literal["member"]
     of: str
     among: list[str] = Field(alias="in", min_length=1)
+    several: bool = False
 
 
 class HeldSpec(FactSpec):
@@ -124,6 +125,7 @@ class CodedSpec(FactSpec):
     code_list: str | None = Field(default=None, alias="list")
     column: str | None = None
     among: list[str] | None = Field(default=None, alias="in")
+    several: bool = False
     values: list[str] | None = None
 
 
@@ -152,7 +154,7 @@ class KindSpec(Spec):
 
 class GridSpec(Spec):
     file: str
-    letters: dict[str, Literal["published", "inferred"]]
+    letters: dict[str, Literal["published", "inferred", "derived"]]
     provenance: str | None = None
 
 

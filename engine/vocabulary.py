@@ -54,10 +54,11 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A value is among these; of a list, any."""
+    """A value is among these; of a list, any, where `several` says that there may be a list."""
 
     of: Path
     among: frozenset[str]
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,11 @@ class Elapsed:
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What a code list says of a code; of a list of codes, true when it says so of any."""
+    """What a code list says of a code; of a list of codes, true when it says so of any, where `several` says that there may be a list."""
 
     of: Path
     codes: Mapping[str, Value]
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)

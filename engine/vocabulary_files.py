@@ -182,7 +182,7 @@ class _Builder:
                 made = (Same(left, right) if left and right else None), (False, True)
             case MemberSpec():
                 of = self.path(spec.of, where)
-                made = (Member(of, frozenset(spec.among)) if of else None), (False, True)
+                made = (Member(of, frozenset(spec.among), spec.several) if of else None), (False, True)
             case HeldSpec():
                 made = self.held(spec, where), (False, True)
             case ElapsedSpec():
@@ -287,7 +287,7 @@ class _Builder:
                 if value not in values:
                     self.report("value-unknown", f"the code `{code}` gives `{value}`, which is not a value of this fact", where, suggest(str(value), values))
         of = self.path(spec.of, where)
-        return (Coded(of, codes) if of else None), values
+        return (Coded(of, codes, spec.several) if of else None), values
 
     def column(self, name: str, column: str, where: tuple[str, ...]) -> dict[str, str]:
         """A column of a code list, by code; an empty cell gives nothing."""

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from engine.calendar import deadline, parse_instant
 from engine.consent.fold import Record
 from engine.evaluator.tables import Tables
-from engine.facts import input_value, value_of, value_of_input
+from engine.facts import value_of, value_of_input
 from engine.request import Request
 from engine.vocabulary import Cell, Coded, Elapsed, Fact, Given, Held, Member, Path, Same
 
@@ -171,8 +171,7 @@ def _of_value(facts: list[Fact], tables: Tables) -> Callable[[Any], int]:
     """The bits of some facts of one input, by the definition."""
 
     def bits(value: Any) -> int:
-        seen = input_value(value)
-        return sum(tables.code(fact.name, value_of_input(fact, seen)) for fact in facts)
+        return sum(tables.code(fact.name, value_of_input(fact, value)) for fact in facts)
 
     return bits
 
