@@ -91,27 +91,45 @@ def compile_slices(pack: Pack) -> dict[tuple[str, str], Slice]:
 def _compile(pack: Pack, rules: Sequence[tuple[int, Condition | bool]], default: int, where: str) -> Slice:
     facts = facts_of(pack, (condition for _, condition in rules if not isinstance(condition, bool)))
     store = Store([len(fact.values) for fact in facts], pack.node_budget)
-    builder = Builder(store, facts)
+    try:
+        root = overlay(Builder(store, facts), [(FIRST_OUTCOME - number, condition) for number, condition in rules], default)
+    except OverlayTooLarge as error:
+        raise TooLarge([_too_large(pack, store, facts, [number for number, _ in rules][error.start : error.end], where)]) from None
+    small, (root,) = compact(store, facts, root)
+    small.sift(root)
+    return Slice(facts, small, root, tuple(number for number, _ in rules))
 
-    def overlay(start: int, end: int) -> int:
+
+class OverlayTooLarge(Exception):
+    """The rules from place `start` to just before `end` need more nodes than the budget allows."""
+
+    def __init__(self, start: int, end: int):
+        super().__init__(start, end)
+        self.start, self.end = start, end
+
+
+def overlay(builder: Builder, rules: Sequence[tuple[int, Condition | bool]], default: int) -> int:
+    """Leaves and their conditions overlaid, first match first, with `default` below.
+
+    By halves: near-copies of rules meet only after each half has been reduced, so that ten thousand of them cost what they distinguish.
+    """
+    store = builder.store
+
+    def between(start: int, end: int) -> int:
         if end - start == 1:
-            number, condition = rules[start]
-            leaf = FIRST_OUTCOME - number
-            return leaf if condition is True else store.both(builder.build(condition), leaf)  # type: ignore[arg-type]
+            leaf, condition = rules[start]
+            return store.both(builder.build(condition), leaf) if not isinstance(condition, bool) else leaf if condition else NONE
         middle = (start + end) // 2
-        above, below = overlay(start, middle), overlay(middle, end)
+        above, below = between(start, middle), between(middle, end)
         try:
             return store.first(above, below)
         except BudgetExceeded:
-            raise TooLarge([_too_large(pack, store, facts, [n for n, _ in rules[start:end]], where)]) from None
+            raise OverlayTooLarge(start, end) from None
 
     try:
-        root = store.first(overlay(0, len(rules)), default) if rules else default
+        return store.first(between(0, len(rules)), default) if rules else default
     except BudgetExceeded:
-        raise TooLarge([_too_large(pack, store, facts, [n for n, _ in rules], where)]) from None
-    small, (root,) = compact(store, facts, root)
-    small.sift(root)
-    return Slice(facts, small, root, tuple(n for n, _ in rules))
+        raise OverlayTooLarge(0, len(rules)) from None
 
 
 def _too_large(pack: Pack, store: Store, facts: Sequence[Fact], rules: Sequence[int], where: str) -> Diagnostic:
