@@ -124,6 +124,7 @@ class Pack:
     fhir: FhirSpec
     digest: str
     files: Mapping[str, bytes] = field(repr=False)
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
 
     def groups_of(self, action: str) -> frozenset[str]:
@@ -185,7 +186,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
         raise PackError(found)
     return Pack(
         spec.pack.name, spec.pack.version, spec.pack.title, tuple(spec.pack.languages), spec.pack.node_budget, values, vocabulary, groups,
-        rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, _digest(files, settings), dict(files), tuple(found),
+        rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, _digest(files, settings), dict(files), dict(settings or {}), tuple(found),
     )  # fmt: skip
 
 

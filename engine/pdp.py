@@ -66,17 +66,16 @@ class Runner:
 
 
 class Pdp:
-    """A compiled pack. Immutable, and safe to use from many threads."""
+    """A compiled pack. Immutable, and safe to use from many threads. `slices` and `tables` come from a compiled file; left out, they are made."""
 
-    def __init__(self, pack: Pack):
+    def __init__(self, pack: Pack, slices: Mapping[tuple[str, str], Slice] | None = None, tables: Mapping[int, Tables] | None = None):
         self.pack = pack
         self.outcomes = outcomes_of(pack)
-        self.slices = compile_slices(pack)
-        self._runners = self._build()
+        self.slices = compile_slices(pack) if slices is None else slices
+        self._runners = self._build(dict(tables or {}))
         self._nothing = Runner(pack, *_empty(self.outcomes[-1]), self.outcomes, "")
 
-    def _build(self) -> dict[tuple[str, str], Runner]:
-        tables: dict[int, Tables] = {}
+    def _build(self, tables: dict[int, Tables]) -> dict[tuple[str, str], Runner]:
         made: dict[tuple[str, str], Runner] = {}
         for (subject, action), slice in self.slices.items():
             key = id(slice)

@@ -160,13 +160,13 @@ def copy_into(target: Store, source: Store, variables: Mapping[int, int], roots:
         if n not in made:
             node = source.nodes[n]
             variable = variables[node.variable]
-            made[n] = _case(target, variable, {v: walk(c) for v, c in node.others}, walk(node.default))
+            made[n] = case(target, variable, {v: walk(c) for v, c in node.others}, walk(node.default))
         return made[n]
 
     return [walk(root) for root in roots]
 
 
-def _case(store: Store, variable: int, children: Mapping[int, int], default: int) -> int:
+def case(store: Store, variable: int, children: Mapping[int, int], default: int) -> int:
     """`node` for children that may test variables above this one."""
     level = store.level[variable]
     if all(child < 0 or store.level[store.nodes[child].variable] > level for child in (*children.values(), default)):

@@ -1,0 +1,180 @@
+"""Inputs that look like a day of the French record, from a seeded generator: professionals, patients' directives, documents, requests.
+
+The proportions are guesses, chosen so that every rule of the slice (professional, read) decides some requests and ordinary reading decides most. Every request is
+kept as the JSON a store would send, and decoded anew for every block: an object that was decided before carries hashes that a new one does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.consent.fold import Record
+from engine.evaluator.tables import Tables
+from engine.pdp import Pdp
+from engine.request import Action, Entity, Request
+
+SUBJECT, ACTION = "professional", "read"
+AT = 1_795_251_600.0  # 2026-11-21T10:00:00+01:00: the clock is an input
+SEED = 20_261_121
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Requests as JSON text, each with the place of its patient; and the patients' directives, as JSON."""
+
+    texts: Sequence[bytes]
+    patients: Sequence[int]
+    directives: Sequence[list[dict[str, Any]]]
+
+    def records(self, pdp: Pdp) -> list[Record]:
+        """Every patient's record, folded by this PDP (which keeps its own index with each)."""
+        return [pdp.fold(some, AT) for some in self.directives]
+
+    def pairs(self, records: Sequence[Record], order: Sequence[int]) -> list[tuple[Request, Record]]:
+        """New request objects in this order, each with its patient's record."""
+        return [(as_request(self.texts[n]), records[self.patients[n]]) for n in order]
+
+
+def as_request(text: bytes) -> Request:
+    """Decode one request as an edge does."""
+    body = msgspec.json.decode(text)
+    subject, resource = body["subject"], body["resource"]
+    return Request(
+        Entity(subject["type"], subject["id"], subject["properties"]), Action(body["action"]["name"]),
+        Entity(resource["type"], resource["id"], resource["properties"]), body["context"],
+    )  # fmt: skip
+
+
+def make_world(pdp: Pdp, requests: int, seed: int = SEED) -> World:
+    """`requests` different requests to read a document, a hundred for each patient; a quarter as many professionals as patients."""
+    rng = Random(seed)
+    patients = max(1, requests // 100)
+    people = [_professional(rng, n, pdp) for n in range(max(20, patients // 4))]
+    types = list(pdp.pack.vocabulary.grids["read"].rows)
+    texts, owners, directives = [], [], []
+    for patient in range(patients):
+        around = rng.sample(people, 8)  # those that this record is likely to speak of
+        directives.append(_directives(rng, around))
+        seen: set[bytes] = set()
+        while len(seen) < min(100, requests - 100 * patient):
+            text = json.dumps(_request(rng, patient, rng.choice(around if rng.random() < 0.7 else people), around, types, people)).encode()
+            if text not in seen:
+                seen.add(text)
+                texts.append(text)
+                owners.append(patient)
+    return World(texts, owners, directives)
+
+
+def _professional(rng: Random, number: int, pdp: Pdp) -> dict[str, Any]:
+    common = ("G15_10", "G15_60", "G15_21", "G15_40", "G16_10")
+    profession = rng.choice(common) if rng.random() < 0.8 else rng.choice(list(pdp.pack.vocabulary.facts["matrix.read"].form.column_of))  # type: ignore[union-attr]
+    made = {
+        "profession": profession,
+        "structure": f"75{number // 6:07d}",
+        "authentication": _one(rng, {"DIRECTE": 85, "INDIRECT_RENFORCEE": 12, "INDIRECTE": 3}),
+        "specialty": f"s{rng.randrange(10_000)}",
+        "department": f"d{rng.randrange(100)}",
+    }
+    role = _one(rng, {"": 85, "regulation": 6, "occupational": 5, "fire_service": 3, "unheard_of": 1})
+    return {"id": f"8{number:010d}", **made, **({"role": role} if role else {})}
+
+
+def _directives(rng: Random, around: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A record of about a dozen statements."""
+    made: list[dict[str, Any]] = []
+    if rng.random() < 0.98:
+        made.append({"kind": "opened"})
+    made.append({"kind": "identity", "birth_date": f"{rng.randint(1930, 2015)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"})
+    for kind, chance in (("closed", 0.01), ("deceased", 0.01), ("break_glass_refusal", 0.05), ("regulation_refusal", 0.05)):
+        if rng.random() < chance:
+            made.append({"kind": kind})
+    treating, equal, blocked, excluded, *team = around
+    made.append({"kind": "treating_physician", "target": {"professional": treating["id"]}})
+    for kind, who, chance in (("equal_rights", equal, 0.3), ("block", blocked, 0.3), ("exclusion", excluded, 0.4)):
+        if rng.random() < chance:
+            made.append({"kind": kind, "target": {"professional": who["id"]}})
+    if rng.random() < 0.7:
+        made.append({"kind": "care_team_consent", "target": {"team": team[0]["structure"]}})
+    made += [{"kind": "membership", "target": {"professional": one["id"]}, "team": team[0]["structure"]} for one in team]
+    for one in rng.sample(around, 4):
+        given, by = rng.choice(("in_person", "remotely")), rng.choice(("holder", "professional"))
+        made.append({"kind": "authorisation", "target": {"professional": one["id"]}, "given": given, "by": by})
+    if rng.random() < 0.3:
+        made.append({"kind": "mask", "target": {"document": f"DOC-{rng.randrange(200)}"}})
+    if rng.random() < 0.1:
+        made.append({"kind": "mask", "target": {"type": "11502-2"}})
+    return made
+
+
+def _request(rng: Random, patient: int, who: dict[str, Any], around: list[dict[str, Any]], types: list[str], people: list[dict[str, Any]]) -> dict[str, Any]:
+    author = who if rng.random() < 0.05 else rng.choice(around if rng.random() < 0.5 else people)
+    document = {
+        "patient": f"2{patient:014d}",
+        "type": rng.choice(types[:12]) if rng.random() < 0.7 else rng.choice(types),
+        "author": author["id"],
+        "structure": author["structure"],
+        "status": _one(rng, {"Approved": 90, "Deprecated": 5, "Archived": 3, "Deleted": 2}),
+        "confidentiality": rng.choice((["MASQUE_PS"], ["N", "INVISIBLE_PATIENT"], ["R"])) if rng.random() < 0.08 else ["N"],
+        "deposited": f"2026-{rng.randint(1, 10):02d}-{rng.randint(1, 28):02d}T09:{rng.randint(0, 59):02d}:00+02:00",
+        "category": f"c{rng.randrange(100)}",
+    }
+    mode = _one(rng, {"normal": 88, "bris_de_glace": 6, "centre_15": 5, "unheard_of": 1})
+    context = {"purpose": "care" if rng.random() < 0.98 else "research", "access_mode": mode}
+    if mode == "bris_de_glace" and rng.random() < 0.7:
+        context["justification"] = "found unconscious"
+    properties = {key: value for key, value in who.items() if key != "id"}
+    return {
+        "subject": {"type": SUBJECT, "id": who["id"], "properties": properties},
+        "action": {"name": ACTION},
+        "resource": {"type": "document", "id": f"DOC-{rng.randrange(100_000)}", "properties": document},
+        "context": context,
+    }
+
+
+def _one(rng: Random, weights: dict[str, int]) -> str:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+# --- situations ------------------------------------------------------------------------------------------------------
+
+
+def situations(tables: Tables, codes: Sequence[int], number: int, seed: int = SEED) -> NDArray[np.int64]:
+    """`number` different situations, shape (number, facts): the place of each fact's value, in the order of `tables.fields`.
+
+    A whole day of requests meets a few thousand situations, so these are drawn fact by fact: four times in five as often as among the requests `codes`, otherwise
+    any value alike. Rules deep in the file still decide most.
+    """
+    rng = np.random.default_rng(seed)
+    seen = np.array(codes, np.int64)
+    shares = []
+    for name, (shift, bits) in tables.fields.items():
+        size = len(tables.values[name])
+        counts = np.bincount(seen >> shift & (1 << bits) - 1, minlength=size)
+        shares.append(0.8 * counts / counts.sum() + 0.2 / size)
+    places = np.empty((0, len(shares)), np.int64)
+    while len(places) < number:
+        drawn = np.column_stack([rng.choice(len(share), 2 * number, p=share) for share in shares])
+        places = np.unique(np.concatenate([places, drawn]), axis=0)
+    return rng.permutation(places)[:number]
+
+
+def packed(tables: Tables, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Situations as packed integers."""
+    return tables.pack_columns({name: places[:, n] for n, name in enumerate(tables.fields)})
+
+
+def shuffled(number: int, blocks: int, seed: int = SEED) -> Iterator[list[int]]:
+    """An order for each block."""
+    rng = Random(seed)
+    for _ in range(blocks):
+        order = list(range(number))
+        rng.shuffle(order)
+        yield order

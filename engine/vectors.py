@@ -1,0 +1,773 @@
+"""Test vectors: questions with the answers that a person expects, read from YAML and put to a pack.
+
+    bytes -> tree with places -> checked shape -> flat cases -> results -> report        (the format: test_vectors/README.md)
+
+Every plain scalar is text but `true`, `false` and nothing, so that a code such as `1E5` or an identifier means itself: YAML's own types are not used. This
+module words no report and writes no expected answer; it knows a pack only through `load`, which gives a compiled one for a folder and some settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
+
+from engine.answer import Answer
+from engine.calendar import iso, parse_instant
+from engine.consent.directives import FOREVER
+from engine.errors import Diagnostic, HabilisError, RequestError, suggest
+from engine.facts import cell_place
+from engine.pack import load_pack
+from engine.pdp import Pdp, load_pdp
+from engine.request import MAX_BYTES, MAX_DEPTH, Request, parse_request
+from engine.vocabulary import Cell, Value
+
+PATIENT = "279035121518989"
+"""Whose record it is when neither the file, the vector nor the document says."""
+
+SettingText: TypeAlias = bool | str
+Load: TypeAlias = Callable[[str, Mapping[str, SettingText]], Pdp]
+"""A compiled pack for a folder and the settings that differ, as text."""
+
+
+class VectorError(HabilisError):
+    """Files of vectors that cannot be read. `diagnostics` holds every mistake found, in the order of the files."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]):
+        self.diagnostics = tuple(sorted(diagnostics, key=lambda d: d.order))
+        super().__init__("\n".join(d.render() for d in self.diagnostics))
+
+
+# --- YAML with places ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value of the file and where it stands: text, true, false, nothing, a list of nodes, or a table of nodes with the places of its keys."""
+
+    value: Any
+    line: int
+    column: int
+    length: int = 1
+    keys: Mapping[str, Node] = field(default_factory=dict)
+
+    def plain(self) -> Any:
+        """The value without places."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
+
+    def find(self, *path: str | int) -> Node:
+        """The node at the end of a path, or the last one before it leaves the file."""
+        here = self
+        for step in path:
+            if isinstance(here.value, dict) and step in here.value or isinstance(here.value, list) and isinstance(step, int) and step < len(here.value):
+                here = here.value[step]
+            else:
+                break
+        return here
+
+
+class Source:
+    """A file's text and the mistakes found in it."""
+
+    def __init__(self, file: str, text: str):
+        self.file, self.lines = file, text.splitlines()
+        self.found: list[Diagnostic] = []
+
+    def report(self, code: str, message: str, at: Node | None = None, help: str = "") -> None:
+        line, column, length = (at.line, at.column, at.length) if at else (0, 0, 1)
+        text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        self.found.append(Diagnostic(code, message, self.file, line, column, length, text, help))
+
+
+class _Stop(Exception):
+    """The rest of the file cannot be read; the mistake is already reported."""
+
+
+def read_tree(file: str, data: bytes) -> tuple[Source, Node]:
+    """The one document of a YAML file. Raises `VectorError` for what is not UTF-8, too long, not YAML, or YAML that hides what it says."""
+    source = Source(file, "")
+    if len(data) > MAX_BYTES:
+        source.report("file-size", f"this file has {len(data):,} bytes, more than {MAX_BYTES:,}", help="split it")
+        raise VectorError(source.found)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8-sig")
+        place = Node(None, before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1)
+        source.report("file-encoding", "this file is not UTF-8", place, "save it again as UTF-8")
+        raise VectorError(source.found) from None
+    source = Source(file, text)
+    try:
+        root = _Composer(source, text).document()
+    except _Stop:
+        raise VectorError(source.found) from None
+    if source.found:
+        raise VectorError(source.found)
+    return source, root
+
+
+class _Composer:
+    """Builds nodes from YAML events. Anchors, aliases, merges, tags, repeated keys and a second document are mistakes: what a line says must be on that line."""
+
+    def __init__(self, source: Source, text: str):
+        self.source = source
+        self.events = self._events(text)
+
+    def _events(self, text: str) -> Iterator[yaml.Event]:
+        try:
+            yield from yaml.parse(text, yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self.source.report("yaml-syntax", f"this is not YAML: {error.problem or error.context}", _place(mark) if mark else None)
+            raise _Stop from None
+        except yaml.reader.ReaderError as error:
+            before = text[: error.position]
+            place = Node(None, before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1)
+            self.source.report("yaml-syntax", f"the character U+{ord(text[error.position]):04X} cannot stand in YAML", place, "take it out")
+            raise _Stop from None
+
+    def document(self) -> Node:
+        next(self.events)  # start of the stream
+        if isinstance(start := next(self.events), yaml.StreamEndEvent):
+            self.source.report("file-empty", "this file is empty", help="write `pack:` and `vectors:`")
+            raise _Stop
+        root = self._node(next(self.events), 1)
+        next(self.events)  # end of the document
+        if isinstance(start := next(self.events), yaml.DocumentStartEvent):
+            self.source.report("yaml-documents", "a second document starts here", _place(start.start_mark, 3), "keep one document in a file")
+            raise _Stop
+        return root
+
+    def _node(self, event: yaml.Event, depth: int) -> Node:
+        place = _place(event.start_mark, _length(event))
+        if depth > MAX_DEPTH:
+            self.source.report("yaml-nesting", f"this is nested more than {MAX_DEPTH} deep", place)
+            raise _Stop
+        if isinstance(event, yaml.AliasEvent):
+            self.source.report("yaml-anchor", f"`*{event.anchor}` stands for something written elsewhere", place, "write it out, or name it under `records`")
+            return place
+        if event.anchor:  # type: ignore[attr-defined]
+            self.source.report("yaml-anchor", f"the anchor `&{event.anchor}` is not used here", place, "leave it out")  # type: ignore[attr-defined]
+        if event.tag:  # type: ignore[attr-defined]
+            self.source.report("yaml-tag", f"the tag `{event.tag}` is not used here", place, "leave it out: quotes make text")  # type: ignore[attr-defined]
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, place)
+        return self._list(place, depth) if isinstance(event, yaml.SequenceStartEvent) else self._table(place, depth)
+
+    def _scalar(self, event: yaml.ScalarEvent, place: Node) -> Node:
+        value: Any = event.value
+        if event.style is None:
+            value = {"true": True, "false": False, "null": None, "~": None, "": None}.get(value, value)
+            if isinstance(value, str) and value.lower() in ("true", "false", "null"):
+                self.source.report("yaml-word", f"`{value}` is text here", place, f"write `{value.lower()}`, or quote it")
+        elif not _is_text(value):
+            self.source.report("yaml-syntax", "half of a character (a lone surrogate) stands here", place)
+        return Node(value, place.line, place.column, place.length)
+
+    def _list(self, place: Node, depth: int) -> Node:
+        items: list[Node] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self._node(event, depth + 1))
+        return Node(items, place.line, place.column)
+
+    def _table(self, place: Node, depth: int) -> Node:
+        values: dict[str, Node] = {}
+        keys: dict[str, Node] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self._node(event, depth + 1)
+            word = event.value if isinstance(event, yaml.ScalarEvent) else ""
+            if not word or word == "<<" and event.style is None:
+                self.source.report("yaml-key", "a key is text" if not word else "`<<` takes in what is written elsewhere", key, "write the keys out" if word else "")
+            elif word in keys:
+                self.source.report("key-repeated", f"the key `{word}` stands twice, first on line {keys[word].line}", key, "keep one of them")
+            values[word], keys[word] = self._node(next(self.events), depth + 1), key
+        return Node(values, place.line, place.column, keys=keys)
+
+
+def _place(mark: yaml.Mark, length: int = 1) -> Node:
+    return Node(None, mark.line + 1, mark.column + 1, length)
+
+
+def _length(event: yaml.Event) -> int:
+    """How many characters a scalar takes on its line."""
+    start, end = event.start_mark, event.end_mark
+    return max(1, end.column - start.column) if isinstance(event, yaml.ScalarEvent) and start.line == end.line else 1
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+# --- the shape of a file ---------------------------------------------------------------------------------------------
+
+
+def _record(value: Any) -> Any:
+    if isinstance(value, str) or isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        return value
+    raise ValueError("must be the name of a record or a list of directives")
+
+
+def _reference(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise ValueError("must be a name or a table")
+    if isinstance(value, dict) and not isinstance(value.get("like", ""), str):
+        raise ValueError("`like` must be a name")
+    return value
+
+
+def _instant(value: str) -> str:
+    if parse_instant(value) is None:
+        raise ValueError("must be a date and a time with its offset, such as 2026-11-21T10:00:00+01:00")
+    return value
+
+
+Reference = Annotated[Any, AfterValidator(_reference)]
+Instant = Annotated[str, AfterValidator(_instant)]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Defaults(_Shape):
+    at: Instant | None = None
+    context: dict[str, Any] = {}
+
+
+class _Subject(_Shape):
+    model_config = ConfigDict(extra="allow")
+    type: str
+    id: str
+
+
+class _Document(_Shape):
+    model_config = ConfigDict(extra="allow")
+    id: str
+
+
+class _Given(_Shape):
+    record: Annotated[Any, AfterValidator(_record)] = None
+    more: list[dict[str, Any]] = Field(default=[], alias="and")
+    settings: dict[str, StrictBool | str] = {}
+
+
+class _Ask(_Shape):
+    subject: Reference = None
+    action: Reference = None
+    resource: Reference = None
+    context: dict[str, Any] = {}
+
+
+class Expectation(_Shape):
+    """What a person expects of the answer; nothing where it does not matter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    decision: Literal["permit", "refuse", "no_rule"]
+    rule: str | None = None
+    obligations: list[str] | None = None
+    discreet: StrictBool | None = None
+    inferred: StrictBool | None = None
+    holds_until: Instant | None = None
+
+
+class _Variation(_Shape):
+    id: str | None = None
+    at: Instant | None = None
+    patient: str | None = None
+    given: _Given = _Given()
+    ask: _Ask = _Ask()
+    expect: Expectation
+
+
+class _Vector(_Shape):
+    id: str = Field(min_length=1)
+    title: str = Field(min_length=1)
+    article: str = Field(min_length=1)
+    at: Instant | None = None
+    patient: str | None = None
+    given: _Given = _Given()
+    ask: _Ask
+    expect: Expectation | None = None
+    each: list[_Variation] | None = Field(default=None, min_length=1)
+
+
+class _Records(_Shape):
+    """Names for what vectors share, checked apart so that a mistake in one is reported with all others."""
+
+
+class _File(_Shape):
+    pack: str
+    patient: str = PATIENT
+    defaults: _Defaults = _Defaults()
+    subjects: dict[str, _Subject] = {}
+    documents: dict[str, _Document] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
+    vectors: list[_Vector] = Field(min_length=1)
+
+
+_SENTENCES = {
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "too_short": "is empty",
+    "string_too_short": "is empty",
+}
+
+
+def check_shape(source: Source, root: Node) -> _File | None:
+    """The file as a checked shape, or nothing: every mistake is then in `source.found`, at its line."""
+    try:
+        return _File.model_validate(root.plain())
+    except ValidationError as error:
+        for one in error.errors():
+            _report_shape(source, root, one)
+        return None
+
+
+def _report_shape(source: Source, root: Node, error: Any) -> None:
+    path = [step for step in error["loc"] if step not in ("str", "bool")]
+    name, kind = path[-1] if path else "this file", error["type"]
+    parent = root.find(*path[:-1])
+    if kind == "extra_forbidden":
+        help = suggest(str(name), _keys_at(path[:-1]))
+        source.report("key-unknown", f"`{name}` is not a key here", parent.keys.get(str(name)), help or "known here: " + ", ".join(f"`{key}`" for key in _keys_at(path[:-1])))
+    elif kind == "missing":
+        source.report("key-missing", f"the key `{name}` is missing", parent)
+    elif kind == "literal_error":
+        node = root.find(*path)
+        known = ("permit", "refuse", "no_rule")
+        source.report("value-type", f"`{name}` must be one of permit, refuse, no_rule", node, suggest(str(node.value), known))
+    else:
+        sentence = str(error["ctx"]["error"]) if kind == "value_error" else _SENTENCES.get(kind, error["msg"])
+        source.report("value-type", f"`{name}` {sentence}" if not sentence.startswith("`") else sentence, root.find(*path))
+
+
+def _keys_at(path: Sequence[str | int]) -> list[str]:
+    """The keys that the table at a path may have."""
+    shape: type[BaseModel] = _File
+    inner: dict[str, type[BaseModel]] = {"defaults": _Defaults, "vectors": _Vector, "each": _Variation, "given": _Given, "ask": _Ask, "expect": Expectation}
+    for step in path:
+        shape = inner.get(str(step), shape)
+    return [info.alias or name for name, info in shape.model_fields.items()]
+
+
+# --- flat cases ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question with its expected answer, nothing left to look up. `problem` says why there is no `request`, when there is none."""
+
+    id: str
+    title: str
+    article: str
+    file: str
+    line: int
+    pack: str
+    settings: Mapping[str, SettingText]
+    directives: tuple[Mapping[str, Any], ...]
+    request: Request | None
+    at: float
+    expect: Expectation
+    problem: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a vector asks, before and after a variation is laid over it. Properties that are `None` are taken away at the end."""
+
+    record: Any = None
+    more: tuple[Mapping[str, Any], ...] = ()
+    settings: Mapping[str, SettingText] = field(default_factory=dict)
+    subject: Mapping[str, Any] | None = None
+    action: Mapping[str, Any] | None = None
+    resource: Mapping[str, Any] | None = None
+    written: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    at: str | None = None
+    patient: str = PATIENT
+
+
+def read_vectors(paths: Iterable[str | FilePath], load: Load) -> list[Case]:
+    """The cases of files, and of every `.yaml` file in folders. Raises `VectorError` with the mistakes of all of them, `OSError` for what cannot be read."""
+    cases: list[Case] = []
+    found: list[Diagnostic] = []
+    for path in files_of(paths):
+        try:
+            cases += parse_vectors(str(path), path.read_bytes(), load)
+        except VectorError as error:
+            found += error.diagnostics
+    if found:
+        raise VectorError(found)
+    return cases
+
+
+def files_of(paths: Iterable[str | FilePath]) -> list[FilePath]:
+    """The files themselves, and the `.yaml` files of folders, in order."""
+    made: list[FilePath] = []
+    for path in map(FilePath, paths):
+        made += sorted([*path.rglob("*.yaml"), *path.rglob("*.yml")]) if path.is_dir() else [path]
+    return list(dict.fromkeys(made))
+
+
+def parse_vectors(file: str, data: bytes, load: Load) -> list[Case]:
+    """The cases of one file. Raises `VectorError` with every mistake, and `PackError` when its pack does not check."""
+    source, root = read_tree(file, data)
+    shape = check_shape(source, root)
+    if shape is None:
+        raise VectorError(source.found)
+    folder = find_pack(shape.pack, file)
+    pdp = None
+    try:
+        pdp = load(folder, {})
+    except FileNotFoundError:
+        source.report("pack-missing", f"there is no pack `{shape.pack}`", root.find("pack"), "name the folder that holds pack.toml, from the root of the repository")
+        raise VectorError(source.found) from None
+    cases = list(_Expansion(shape, root, source, pdp, folder).cases())
+    if source.found:
+        raise VectorError(source.found)
+    return cases
+
+
+def find_pack(name: str, file: str) -> str:
+    """The folder of a pack that a file of vectors names: from the first folder above the file that has it, otherwise as it is written."""
+    if not (FilePath(name) / "pack.toml").is_file():
+        for above in FilePath(file).resolve().parents:
+            if (above / name / "pack.toml").is_file():
+                return str(above / name)
+    return name
+
+
+class _Expansion:
+    """One file's vectors, laid over its defaults and with its names looked up. Mistakes go to the source."""
+
+    def __init__(self, shape: _File, root: Node, source: Source, pdp: Pdp, folder: str):
+        self.shape, self.root, self.source, self.pack, self.folder = shape, root, source, pdp.pack, folder
+        self.subjects = {name: one.model_dump() for name, one in shape.subjects.items()}
+        self.documents = {name: one.model_dump() for name, one in shape.documents.items()}
+        self.rules = {rule.id for rule in self.pack.rules} | {rule for _, rule in self.pack.defaults}
+
+    def cases(self) -> Iterator[Case]:
+        seen: dict[str, int] = {}
+        defaults = self.shape.defaults
+        start = _Question(context=defaults.context, at=defaults.at, patient=self.shape.patient)
+        for number, vector in enumerate(self.shape.vectors):
+            path = ("vectors", number)
+            question = self._lay(start, vector, path)
+            if (vector.expect is None) == (vector.each is None):
+                sentence = "this vector expects nothing" if vector.each is None else "this vector has both `expect` and `each`"
+                self.source.report("vector-expect", sentence, self.root.find(*path), "give it `expect`, or `each` with an `expect` in every variation")
+            elif vector.expect is not None:
+                yield self._case(vector, vector.id, question, vector.expect, path, seen)
+            for place, variation in enumerate(vector.each or (), 1):
+                inner = (*path, "each", place - 1)
+                yield self._case(vector, f"{vector.id}/{variation.id or place}", self._lay(question, variation, inner), variation.expect, inner, seen)
+
+    def _lay(self, base: _Question, over: _Vector | _Variation, path: tuple[str | int, ...]) -> _Question:
+        ask, given = over.ask, over.given
+        if isinstance(given.record, str) and given.record not in self.shape.records:
+            self._unknown("record", given.record, self.shape.records, (*path, "given", "record"))
+        for name in given.settings:
+            if name not in self.pack.settings:
+                self._unknown("setting", name, self.pack.settings, (*path, "given", "settings", name))
+        return _Question(
+            base.record if given.record is None else given.record,
+            (*base.more, *given.more),
+            {**base.settings, **given.settings},
+            self._entity("subject", ask.subject, base.subject, self.subjects, path),
+            _action(ask.action, base.action),
+            self._entity("document", ask.resource, base.resource, self.documents, path),
+            _written(ask.resource, base.written),
+            {**base.context, **ask.context},
+            over.at or base.at,
+            over.patient or base.patient,
+        )
+
+    def _entity(self, what: str, given: Any, base: Mapping[str, Any] | None, known: Mapping[str, Mapping[str, Any]], path: tuple[str | int, ...]) -> Mapping[str, Any] | None:
+        """What a name, a name with changes, or a table means: see test_vectors/README.md."""
+        if given is None:
+            return base
+        name = given if isinstance(given, str) else given.get("like")
+        if name is not None and name not in known:
+            place = (*path, "ask", "subject" if what == "subject" else "resource")
+            self._unknown(what, name, known, place if isinstance(given, str) else (*place, "like"))
+            return base
+        start = known[name] if name is not None else base or {}
+        return start if isinstance(given, str) else {**start, **{key: value for key, value in given.items() if key != "like"}}
+
+    def _unknown(self, what: str, name: str, known: Iterable[str], path: tuple[str | int, ...]) -> None:
+        self.source.report(f"{what}-unknown", f"unknown {what} `{name}`", self.root.find(*path), suggest(name, known))
+
+    def _case(self, vector: _Vector, id: str, question: _Question, expect: Expectation, path: tuple[str | int, ...], seen: dict[str, int]) -> Case:
+        node = self.root.find(*path)
+        if id in seen:
+            self.source.report("vector-repeated", f"the vector `{id}` stands twice, first on line {seen[id]}", node, "give it an id of its own")
+        seen.setdefault(id, node.line)
+        self._check(expect, (*path, "expect"))
+        if question.at is None:
+            self.source.report("key-missing", f"nothing says at which instant `{id}` is decided", node, "write `at`, here or under `defaults`")
+        record = self.shape.records.get(question.record, []) if isinstance(question.record, str) else question.record or []
+        request, problem = self._request(question)
+        at = parse_instant(question.at or "") or 0.0
+        directives = (*record, *question.more)
+        return Case(id, vector.title, vector.article, self.source.file, node.line, self.folder, question.settings, directives, request, at, expect, problem)
+
+    def _check(self, expect: Expectation, path: tuple[str | int, ...]) -> None:
+        if expect.rule is not None and expect.rule not in self.rules:
+            self._unknown("rule", expect.rule, self.rules, (*path, "rule"))
+        if (expect.rule is None) != (expect.decision == "no_rule"):
+            sentence = "`rule` is missing" if expect.rule is None else "when no rule applies, no `rule` decides"
+            self.source.report("vector-expect", sentence, self.root.find(*path), "name the line of rules.csv that decides" if expect.rule is None else "")
+        for place, one in enumerate(expect.obligations or ()):
+            if one not in self.pack.obligations:
+                self._unknown("obligation", one, self.pack.obligations, (*path, "obligations", place))
+
+    def _request(self, question: _Question) -> tuple[Request | None, str]:
+        """The request in AuthZEN's shape, or why it is none."""
+        data = {"action": _members(question.action, "name"), "context": _present(question.context)}
+        if question.subject is not None:
+            data["subject"] = _members(question.subject, "type", "id")
+        about = self.pack.vocabulary.actions.get(str((question.action or {}).get("name")))
+        if about == "record" or about is None and question.resource is None:
+            data["resource"] = _members({"type": "record", "id": question.patient, **question.written}, "type", "id")
+        elif question.resource is not None:
+            document = {"patient": question.patient, **question.resource}
+            data["resource"] = {"type": "document"} | _members(document, "id")
+        try:
+            return parse_request(data), ""
+        except RequestError as error:
+            return None, str(error)
+
+
+def _action(given: Any, base: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if given is None:
+        return base
+    if isinstance(given, str):
+        return {"name": given}
+    return given if "name" in given else {**(base or {}), **given}
+
+
+def _written(given: Any, base: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was written out about the resource of an act on the record: a document named beside it does not count."""
+    if given is None:
+        return base
+    return {} if isinstance(given, str) or "like" in given else {**base, **given}
+
+
+def _present(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _members(table: Mapping[str, Any] | None, *members: str) -> dict[str, Any]:
+    """An entity or an action: its own members, and every other key as a property."""
+    known = _present(table or {})
+    return {key: known[key] for key in members if key in known} | {"properties": {key: value for key, value in known.items() if key not in members}}
+
+
+# --- packs -----------------------------------------------------------------------------------------------------------
+
+
+class Packs:
+    """Compiled packs, each once: the `load` of everything here. `pack` replaces the pack that the files name; `settings` lie under those of a vector."""
+
+    def __init__(self, pack: str | None = None, settings: Mapping[str, SettingText] | None = None):
+        self.pack, self.settings = pack, settings or {}
+        self._kept: dict[tuple[str, tuple[tuple[str, SettingText], ...]], Pdp] = {}
+
+    def __call__(self, folder: str, settings: Mapping[str, SettingText]) -> Pdp:
+        folder = self.pack or folder
+        wanted = {**self.settings, **settings}
+        key = (folder, tuple(sorted(wanted.items())))
+        if key not in self._kept:
+            if not (FilePath(folder) / "pack.toml").is_file():
+                raise FileNotFoundError(folder)
+            self._kept[key] = load_pdp(folder, typed_settings(wanted, folder))
+        return self._kept[key]
+
+
+def typed_settings(given: Mapping[str, SettingText], folder: str) -> dict[str, bool | int | str]:
+    """Settings written as text, as the kind of value that the pack declares. What does not fit is left as it is, for the pack's check to report."""
+    known = load_pack(folder).settings if given else {}
+    return {name: _typed(value, known.get(name)) for name, value in given.items()}
+
+
+def _typed(value: SettingText, like: Any) -> bool | int | str:
+    if isinstance(like, bool):
+        return {"true": True, "false": False}.get(str(value).lower(), value)
+    return int(value) if isinstance(like, int) and isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a case. `differences` are sentences, empty when the answer is the expected one; `error` says why there is no answer."""
+
+    case: Case
+    differences: tuple[str, ...] = ()
+    error: str = ""
+    answer: Answer | None = None
+    seconds: float = 0.0
+
+    @property
+    def status(self) -> str:
+        return "error" if self.error else "failed" if self.differences else "passed"
+
+    def as_dict(self) -> dict[str, Any]:
+        case = self.case
+        return {"id": case.id, "file": case.file, "line": case.line, "status": self.status, "differences": list(self.differences), "error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What the cases of one pack made happen: rules that decided, values that facts had, cells that were looked at."""
+
+    pack: str
+    rules: int
+    undecided: tuple[str, ...]
+    values: int
+    unseen: tuple[tuple[str, Value], ...]
+    cells: Mapping[str, tuple[int, int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "pack": self.pack,
+            "rules": {"decided": self.rules - len(self.undecided), "of": self.rules, "undecided": list(self.undecided)},
+            "facts": {"seen": self.values - len(self.unseen), "of": self.values, "unseen": [[name, value] for name, value in self.unseen]},
+            "cells": {grid: {"seen": seen, "of": total} for grid, (seen, total) in self.cells.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results of a run. It is fine when every case passed and, where `complete` is asked, every rule decided one of them."""
+
+    results: tuple[Result, ...]
+    coverage: tuple[Coverage, ...]
+    complete: bool = True
+    seconds: float = 0.0
+
+    @cached_property
+    def failures(self) -> tuple[Result, ...]:
+        return tuple(result for result in self.results if result.status != "passed")
+
+    @property
+    def is_fine(self) -> bool:
+        return not self.failures and not (self.complete and any(one.undecided for one in self.coverage))
+
+    def count(self, status: str) -> int:
+        return sum(result.status == status for result in self.results)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "fine": self.is_fine,
+            "vectors": len(self.results),
+            **{status: self.count(status) for status in ("passed", "failed", "error")},
+            "failures": [result.as_dict() for result in self.failures],
+            "coverage": [one.as_dict() for one in self.coverage],
+        }
+
+
+def run_case(pdp: Pdp, case: Case) -> Result:
+    """Put one case to a compiled pack and compare the answer with what is expected of it."""
+    start = time.perf_counter()
+    if case.request is None:
+        return Result(case, error=case.problem)
+    try:
+        record = pdp.fold(case.directives, case.at)
+        answer = pdp.decide(case.request, record)
+    except RequestError as error:
+        return Result(case, error=str(error))
+    return Result(case, tuple(_differences(case.expect, answer, pdp)), "", answer, time.perf_counter() - start)
+
+
+def _differences(expect: Expectation, answer: Answer, pdp: Pdp) -> Iterator[str]:
+    if expect.decision != answer.decision or expect.rule != (answer.rule or None):
+        wanted, got = _verdict(expect.decision, expect.rule), _verdict(answer.decision, answer.rule)
+        yield f"expected {wanted}, got {got}"
+    owed = [one.id for one in answer.owed]
+    if expect.obligations is not None and expect.obligations != owed:
+        yield f"expected the obligations {_list(expect.obligations)}, got {_list(owed)}"
+    for name in ("discreet", "inferred"):
+        wanted, got = getattr(expect, name), getattr(answer, name)
+        if wanted is not None and wanted is not got:
+            yield f"expected {'' if wanted else 'not '}{name}, got {'' if got else 'not '}{name}"
+    if expect.holds_until is not None and parse_instant(expect.holds_until) != answer.record.holds_until:
+        yield f"expected a record that holds until {expect.holds_until}, got {_when(answer.record.holds_until, pdp.pack.vocabulary.time_zone)}"
+
+
+def _verdict(decision: str, rule: str | None) -> str:
+    return f"{decision} by {rule}" if rule else decision
+
+
+def _list(names: Sequence[str]) -> str:
+    return "[" + ", ".join(names) + "]"
+
+
+def _when(instant: float, zone: str) -> str:
+    return "for ever" if instant == FOREVER else iso(instant, zone)
+
+
+def run(cases: Iterable[Case], load: Load, complete: bool = True) -> Report:
+    """Run cases and measure what they cover. `complete`: a rule that no case makes decide fails the run."""
+    start = time.perf_counter()
+    results: list[Result] = []
+    covered: dict[str, _Covered] = {}
+    for case in cases:
+        pdp = load(case.pack, case.settings)
+        result = run_case(pdp, case)
+        covered.setdefault(case.pack, _Covered()).add(pdp, result)
+        results.append(result)
+    coverage = tuple(covered[pack].coverage(pack) for pack in covered)
+    return Report(tuple(results), coverage, complete, time.perf_counter() - start)
+
+
+class _Covered:
+    """Adds up the coverage of one pack's cases."""
+
+    def __init__(self) -> None:
+        self.pdps: dict[int, Pdp] = {}
+        self.rules: set[str] = set()
+        self.values: set[tuple[str, Value]] = set()
+        self.cells: set[tuple[str, str, str]] = set()
+
+    def add(self, pdp: Pdp, result: Result) -> None:
+        self.pdps[id(pdp)] = pdp
+        answer = result.answer
+        if answer is None:
+            return
+        self.rules.add(answer.rule)
+        self.values |= answer.situation.items()
+        for fact in answer.runner.cells:
+            form = fact.form
+            assert isinstance(form, Cell)
+            row, column = cell_place(form, answer.request)
+            if row in form.grid.rows and column in form.grid.columns:
+                self.cells.add((form.grid.name, row, column))  # type: ignore[arg-type]
+
+    def coverage(self, name: str) -> Coverage:
+        pack = next(iter(self.pdps.values())).pack
+        rules = dict.fromkeys([*(rule.id for rule in pack.rules), *(rule for _, rule in pack.defaults)])
+        runners = [runner for pdp in self.pdps.values() for key in pdp.slices if (runner := pdp.runner(*key))]
+        values = dict.fromkeys((fact, value) for runner in runners for fact, known in runner.tables.values.items() for value in known)
+        cells = {grid.name: (sum(one[0] == grid.name for one in self.cells), len(grid.rows) * len(grid.columns)) for grid in pack.vocabulary.grids.values()}
+        undecided = tuple(rule for rule in rules if rule not in self.rules)
+        return Coverage(name, len(rules), undecided, len(values), tuple(sorted(values.keys() - self.values, key=str)), cells)
