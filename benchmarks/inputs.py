@@ -147,28 +147,34 @@ def _one(rng: Random, weights: dict[str, int]) -> str:
 
 
 def situations(tables: Tables, codes: Sequence[int], number: int, seed: int = SEED) -> NDArray[np.int64]:
-    """`number` different situations, shape (number, facts): the place of each fact's value, in the order of `tables.fields`.
+    """`number` different packed situations in a random order.
 
-    A whole day of requests meets a few thousand situations, so these are drawn fact by fact: four times in five as often as among the requests `codes`, otherwise
-    any value alike. Rules deep in the file still decide most.
+    A whole day of requests meets a few thousand situations. So these are the situations of the requests `codes` with about three facts changed to any of their
+    values, chosen so that the rules decide them in the proportions of the requests, as far as that many different ones exist.
     """
     rng = np.random.default_rng(seed)
     seen = np.array(codes, np.int64)
-    shares = []
-    for name, (shift, bits) in tables.fields.items():
-        size = len(tables.values[name])
-        counts = np.bincount(seen >> shift & (1 << bits) - 1, minlength=size)
-        shares.append(0.8 * counts / counts.sum() + 0.2 / size)
-    places = np.empty((0, len(shares)), np.int64)
-    while len(places) < number:
-        drawn = np.column_stack([rng.choice(len(share), 2 * number, p=share) for share in shares])
-        places = np.unique(np.concatenate([places, drawn]), axis=0)
-    return rng.permutation(places)[:number]
+    pool = np.unique(seen)
+    while len(pool) < 3 * number:
+        drawn = seen[rng.integers(len(seen), size=3 * number)]
+        for name, (shift, bits) in tables.fields.items():
+            anything = rng.integers(len(tables.values[name]), size=len(drawn)) << shift
+            drawn = np.where(rng.random(len(drawn)) < 3 / len(tables.fields), drawn & ~((1 << bits) - 1 << shift) | anything, drawn)
+        pool = np.unique(np.concatenate([pool, drawn]))
+    pool = rng.permutation(pool)
+    shares = np.bincount(tables.evaluate_many(seen))
+    decided = tables.evaluate_many(pool)
+    turn = np.full(len(pool), np.inf)
+    for outcome in np.flatnonzero(shares):
+        own = np.flatnonzero(decided == outcome)
+        turn[own] = np.arange(len(own)) / shares[outcome]
+    return rng.permutation(pool[np.argsort(turn, kind="stable")[:number]])
 
 
-def packed(tables: Tables, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Situations as packed integers."""
-    return tables.pack_columns({name: places[:, n] for n, name in enumerate(tables.fields)})
+def places(tables: Tables, codes: NDArray[np.int64]) -> dict[str, NDArray[np.int8]]:
+    """Columns of facts: for each, the places of its values among them."""
+    kind = np.int8 if max(map(len, tables.values.values())) < 128 else np.int16
+    return {name: (codes >> shift & (1 << bits) - 1).astype(kind) for name, (shift, bits) in tables.fields.items()}
 
 
 def shuffled(number: int, blocks: int, seed: int = SEED) -> Iterator[list[int]]:

@@ -8,8 +8,6 @@ The same pack gives the same bytes. The checksum catches a damaged file, not a f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-
 import msgspec
 import numpy as np
 
@@ -29,7 +27,7 @@ class _Slice(msgspec.Struct, array_like=True):
     order: list[int]
     root: int
     rules: list[int]
-    nodes: list[tuple[int, int, int, list[tuple[int, int]]]]
+    nodes: list[tuple[int, int, list[tuple[int, int]]]]
     fields: list[tuple[str, int, int]]
     digits: list[tuple[int, int, bytes]]
 
@@ -59,10 +57,14 @@ def dump(pdp: Pdp) -> bytes:
 
 def _slice(slice: Slice, tables: Tables) -> _Slice:
     store = slice.store
-    nodes = [(n, store.nodes[n].variable, store.nodes[n].default, list(store.nodes[n].others)) for n in store.reachable(slice.root)]
+    numbers = {n: place for place, n in enumerate(store.reachable(slice.root))}
+    nodes = []
+    for n in numbers:
+        node = store.nodes[n]
+        nodes.append((node.variable, numbers.get(node.default, node.default), [(value, numbers.get(child, child)) for value, child in node.others]))
     fields = [(name, shift, bits) for name, (shift, bits) in tables.fields.items()]
     digits = [(digit.shift, digit.bits, digit.table.astype("<i4").tobytes()) for digit in tables.digits]
-    return _Slice([fact.name for fact in slice.facts], store.order, slice.root, list(slice.rules), nodes, fields, digits)
+    return _Slice([fact.name for fact in slice.facts], store.order, numbers.get(slice.root, slice.root), list(slice.rules), nodes, fields, digits)
 
 
 def load(data: bytes, name: str = "the compiled pack") -> Pdp:
@@ -86,14 +88,12 @@ def _restore(pack: Pack, one: _Slice) -> tuple[Slice, Tables]:
     facts = tuple(pack.vocabulary.facts[name] for name in one.facts)
     store = Store([len(fact.values) for fact in facts], pack.node_budget)
     store.order, store.level = list(one.order), [one.order.index(v) for v in range(len(facts))]
-    numbers: dict[int, int] = {}
-    for n, variable, default, others in one.nodes:
-        children: Mapping[int, int] = {value: numbers.get(child, child) for value, child in others}
-        numbers[n] = store.node(variable, children, numbers.get(default, default))
+    for variable, default, others in one.nodes:  # a node's number is its place: children come first
+        store.node(variable, dict(others), default)
     fields = {name: (shift, bits) for name, shift, bits in one.fields}
     values = {name: pack.vocabulary.facts[name].values for name in fields}
     digits = tuple(Digit(shift, bits, np.frombuffer(table, "<i4").astype(np.int32)) for shift, bits, table in one.digits)
-    return Slice(facts, store, numbers.get(one.root, one.root), tuple(one.rules)), Tables(fields, values, digits)
+    return Slice(facts, store, one.root, tuple(one.rules)), Tables(fields, values, digits)
 
 
 def _unreadable(name: str, message: str, help: str) -> PackError:

@@ -79,7 +79,19 @@ class RequestError(HabilisError):
         super().__init__(f"{where}: {message}" + (f" ({help})" if help else ""))
 
 
+SHOWN = 60
+
+
+def shown(value: bool | int | str) -> str:
+    """A value in backticks, as its author wrote it: `true`, not `True`. What is too long is cut, and what no file can hold is replaced."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    return f"`{text.encode('utf-8', 'replace').decode()}`"
+
+
 def suggest(word: str, known: Iterable[object]) -> str:
     """`did you mean ...?` when a known word is close, otherwise nothing. Only ever called on the way to an error."""
-    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
+    if len(word) > SHOWN:
+        return ""
+    close = difflib.get_close_matches(word, sorted(str(k) for k in known), n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""

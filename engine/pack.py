@@ -194,68 +194,99 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
 
 
 def _parse_toml(model: type[Any], name: str, files: Mapping[str, bytes], found: list[Diagnostic]) -> Any:
-    if name not in files:
+    if name not in files or (text := decode(name, files[name], found)) is None:
         return None
-    text = decode(name, files[name], found)
     try:
-        return model.model_validate(tomllib.loads(text))
+        data = tomllib.loads(text)
+        return model.model_validate(data)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
-        place = re.search(r"\(at line (\d+), column (\d+)\)", message)
-        line, column = (int(place[1]), int(place[2])) if place else (len(text.splitlines()), 0)
-        sentence = message[: place.start()].strip() if place else message
-        found.append(Diagnostic("toml-syntax", sentence[:1].lower() + sentence[1:], name, line, column, 1, _line(text, line)))
+        place = re.search(r" *\(at (?:line (\d+), column (\d+)|end of document)\)", message)
+        line, column = (int(place[1]), int(place[2])) if place and place[1] else (len(text.splitlines()), 0)
+        sentence = message[: place.start()] if place else message
+        found.append(Diagnostic("toml-syntax", sentence[:1].lower() + sentence[1:], name, line, column, 1, _line(text, line), "this line is not TOML"))
     except ValidationError as error:
-        for one in error.errors():
-            location = tuple(str(part) for part in one["loc"])
-            help = suggest(location[-1], _known_keys(model)) if one["type"] == "extra_forbidden" else ""
-            code = "key-unknown" if one["type"] == "extra_forbidden" else "key-missing" if one["type"] == "missing" else "value-type"
-            sentence = {"key-unknown": f"`{location[-1]}` is not a key here", "key-missing": f"the key `{location[-1]}` is missing"}.get(code)
-            words = ".".join(part for part in location if part not in _FORM_TAGS)
-            found.append(_at_key(name, files, location, code, sentence or f"`{words}`: {one['msg'][:1].lower()}{one['msg'][1:]}", help))
+        found += _shape_mistakes(name, files, data, error)
     return None
 
 
-_FORM_TAGS = {"given", "same", "member", "held", "elapsed", "coded", "cell", "str", "bool", "list[str]"}
-
-
-def _known_keys(model: type[BaseModel]) -> Iterator[str]:
-    """Every key of a model and of the models inside it."""
-    for name, info in model.model_fields.items():
-        yield info.alias or name
-    for inner in BaseModel.__subclasses__()[-1:] and _all_specs():
-        for name, info in inner.model_fields.items():
-            yield info.alias or name
-
-
-def _all_specs() -> Iterable[type[BaseModel]]:
-    from engine.specs import FactSpec, Spec
-
-    return [*Spec.__subclasses__(), *FactSpec.__subclasses__()]
-
-
-def _at_key(name: str, files: Mapping[str, bytes], location: tuple[str, ...], code: str, message: str, help: str = "") -> Diagnostic:
-    """A diagnostic at the line of the longest part of `location` that the file shows: a table header, or a key after it."""
-    text = files[name].decode("utf-8", "replace")
-    lines = text.splitlines()
-    path = [part for part in location if part not in _FORM_TAGS]
-    line = 0
-    for size in range(1, len(path) + 1):
-        header = re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(rf"[\"']?{re.escape(p)}[\"']?" for p in path[:size]) + r"\s*\]+")
-        here = next((n for n, row in enumerate(lines, 1) if header.match(row)), 0)
-        if here:
-            line = here
+def _shape_mistakes(name: str, files: Mapping[str, bytes], data: Any, error: ValidationError) -> Iterator[Diagnostic]:
+    """pydantic's errors in the words of the file's author: one for each key, however many shapes its value might have had."""
+    by_key: dict[tuple[str, ...], list[Any]] = {}
+    for one in error.errors():
+        by_key.setdefault(_key_path(data, one), []).append(one)
+    for path, several in by_key.items():
+        if any(len(other) > len(path) and other[: len(path)] == path for other in by_key):
             continue
-        key = re.compile(rf"\s*[\"']?{re.escape(path[size - 1])}[\"']?\s*=")
-        inside = next((n for n, row in enumerate(lines[line:], line + 1) if key.match(row) or _is_header(row, n, line)), 0)
-        if inside and not _is_header(lines[inside - 1], inside, line):
-            line = inside
-        break
+        one, key, words = several[0], path[-1], ".".join(path)
+        if one["type"] in ("missing", "union_tag_not_found"):
+            key = key if one["type"] == "missing" else "form"
+            yield _at_key(name, files, path, "key-missing", f"the key `{key}` is missing", f"write it in the table of `{words.removesuffix('.' + key)}`")
+        elif one["type"] == "extra_forbidden":
+            yield _at_key(name, files, path, "key-unknown", f"`{key}` is not a key here", suggest(key, _known_keys()))
+        elif one["type"] == "union_tag_invalid":
+            tags = re.findall(r"'(\w+)'", one["ctx"]["expected_tags"])
+            help = suggest(one["ctx"]["tag"], tags) or "they are " + ", ".join(tags)
+            yield _at_key(name, files, (*path, "form"), "value-type", f"{shown(one['ctx']['tag'])} is not a form of fact", help)
+        else:
+            yield _at_key(name, files, path, "value-type", f"`{words}` must be " + " or ".join(dict.fromkeys(map(_must_be, several))))
+
+
+_SHAPES = {
+    "string": "text", "bool": "true or false", "int": "a whole number", "date": "a date", "list": "a list", "dict": "a table", "model": "a table",
+    "string_pattern_mismatch": "a name of small letters, digits, `.`, `_` and `-`", "string_too_short": "text that is not empty",
+}  # fmt: skip
+
+
+def _must_be(error: Any) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "literal_error":
+        return "one of " + ", ".join(f"`{one}`" for one in re.findall(r"'([^']+)'", context["expected"]))
+    if kind in ("too_short", "too_long"):
+        number = context.get("min_length", context.get("max_length"))
+        return f"{'no fewer' if kind == 'too_short' else 'no more'} than {number}"
+    if kind == "greater_than_equal":
+        return f"{context['ge']} or more"
+    return _SHAPES.get(kind) or _SHAPES[kind.partition("_")[0]]
+
+
+def _key_path(data: Any, error: Any) -> tuple[str, ...]:
+    """Where an error is, as keys of the file: pydantic puts the shapes that it tried between them."""
+    path: list[str] = []
+    here = data
+    for part in error["loc"]:
+        if isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int):
+            here = here[part]
+            path.append(str(part))
+    return (*path, str(error["loc"][-1])) if error["type"] == "missing" else tuple(path)
+
+
+def _known_keys() -> set[str]:
+    """Every key that the two files may have."""
+    return {info.alias or name for spec in (*Spec.__subclasses__(), *FactSpec.__subclasses__()) for name, info in spec.model_fields.items()}
+
+
+def _at_key(name: str, files: Mapping[str, bytes], path: tuple[str, ...], code: str, message: str, help: str = "") -> Diagnostic:
+    """A diagnostic at the line of the longest part of `path` that the file shows: a table's header, or the key after it."""
+    text = files[name].decode("utf-8-sig", "replace")
+    lines = text.splitlines()
+    size, line = max((size, number) for size in range(len(path) + 1) for number in (_header(lines, path[:size]),) if number or not size)
+    for number, row in enumerate(lines[line:], line + 1):
+        if row.lstrip().startswith("[") and _HEADER.match(row):
+            break
+        if size < len(path) and re.match(rf"\s*[\"']?{re.escape(path[size])}[\"']?\s*=", row):
+            line = number
+            break
     return Diagnostic(code, message, name, line, 0, 1, _line(text, line), help)
 
 
-def _is_header(row: str, number: int, after: int) -> bool:
-    return number > after and row.lstrip().startswith("[") and "=" not in row
+_HEADER = re.compile(r"\s*\[+[^=,]*\]+\s*(#.*)?$")
+
+
+def _header(lines: list[str], path: tuple[str, ...]) -> int:
+    """The line of the table `[a.b.c]`; 0 when there is none."""
+    wanted = re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(rf"[\"']?{re.escape(part)}[\"']?" for part in path) + r"\s*\]+")
+    return next((number for number, row in enumerate(lines, 1) if path and wanted.match(row)), 0)
 
 
 def _line(text: str, number: int) -> str:

@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from engine.analysis.invariants import prove
+from engine.analysis.meaning import meaning
 from engine.answer import Answer
 from engine.consent.directives import Directive, parse_directives
 from engine.consent.fold import Record, fold
-from engine.errors import Diagnostic, RequestError, TooLarge
+from engine.errors import Diagnostic, PackError, RequestError, TooLarge
+from engine.evaluator.diagram import Store
 from engine.evaluator.readers import Readers
 from engine.evaluator.slices import Outcome, Slice, compile_slices, outcomes_of
 from engine.evaluator.tables import Tables, build_tables
@@ -157,8 +160,6 @@ class Pdp:
     @cached_property
     def meaning(self) -> str:
         """The hash of what the pack decides: equal for packs that decide alike, whatever the order of lines that do not matter."""
-        from engine.analysis.meaning import meaning
-
         return meaning(self)
 
     def evaluate(self, subject: str, action: str, situation: Mapping[str, Value]) -> Outcome:
@@ -170,12 +171,18 @@ class Pdp:
 
 
 def _empty(nothing: Outcome) -> tuple[Slice, Tables]:
-    from engine.evaluator.diagram import Store
-
     slice = Slice((), Store([]), nothing.leaf, ())
     return slice, build_tables(slice, nothing.number)
 
 
+def compile_pack(pack: Pack) -> Pdp:
+    """Compile a checked pack and prove its invariants. Raises `PackError` with a counterexample for each that does not hold, `TooLarge` over the node budget."""
+    pdp = Pdp(pack)
+    if violations := prove(pdp):
+        raise PackError(violation.diagnostic() for violation in violations)
+    return pdp
+
+
 def load_pdp(folder: str | FilePath, settings: Mapping[str, Scalar] | None = None) -> Pdp:
-    """Read, check and compile the pack in a folder. Raises `PackError` with every mistake."""
-    return Pdp(load_pack(folder, settings))
+    """Read, check and compile the pack in a folder, and prove its invariants. Raises `PackError` with every mistake."""
+    return compile_pack(load_pack(folder, settings))

@@ -43,14 +43,14 @@ class Sheet:
         return self.columns[0]
 
 
-def decode(file: str, data: bytes, found: list[Diagnostic]) -> str:
-    """The text of a file: UTF-8, with or without a byte-order mark. Anything else is a diagnostic, and an empty text."""
+def decode(file: str, data: bytes, found: list[Diagnostic]) -> str | None:
+    """The text of a file: UTF-8, with or without a byte-order mark. Anything else is a diagnostic, and nothing."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found.append(Diagnostic("file-encoding", "this file is not UTF-8", file, line, help="save it again as “Unicode (UTF-8)”"))
-        return ""
+        return None
 
 
 def delimiter(header: str) -> str:
@@ -59,16 +59,18 @@ def delimiter(header: str) -> str:
 
 
 def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagnostic]) -> Sheet:
-    """Read a sheet whose header must have the columns `needs`. Mistakes are appended to `found`; what could be read is returned."""
+    """Read a sheet whose header must have the columns `needs`. Mistakes are appended to `found`; a sheet without one of those columns has no rows."""
     text = decode(file, data, found)
-    lines = text.splitlines()
-    if not any(line.strip() for line in lines):
+    if text is None:
+        return Sheet(file, needs or ("",), ())
+    header = next((line for line in text.splitlines() if line.strip()), None)
+    if header is None:
         found.append(Diagnostic("sheet-empty", "this sheet is empty", file, help=f"its header needs {_names(needs)}"))
         return Sheet(file, needs or ("",), ())
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(lines[0]), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(header), strict=True)
     columns: tuple[str, ...] = ()
     rows: list[Row] = []
-    start = 1
+    start, before = 1, len(found)
     try:
         for cells in reader:
             line, start = start, reader.line_num + 1
@@ -79,18 +81,15 @@ def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagn
                 columns = tuple(stripped)
                 _check_header(file, line, columns, needs, found)
             elif len(stripped) != len(columns):
-                message = f"this row has {len(stripped)} cells, the header has {len(columns)}"
+                message = f"this row has {len(stripped)} cell{'s'[: len(stripped) != 1]}, the header has {len(columns)}"
                 found.append(Diagnostic("row-length", message, file, line, help="add or remove cells, or quote a cell with a comma"))
             else:
                 rows.append(Row(line, dict(zip(columns, stripped, strict=True))))
     except csv.Error as error:
         found.append(Diagnostic("sheet-quotes", f"this row cannot be read: {error}", file, start, help="close the quotes of the cell"))
-    if not rows:
+    if not rows and len(found) == before:
         found.append(Diagnostic("sheet-empty", "this sheet has no row", file, help="a header alone decides nothing"))
-    if missing := [name for name in needs if name not in columns]:
-        blank = dict.fromkeys(missing, "")
-        rows = [Row(row.line, row.cells | blank) for row in rows]
-    return Sheet(file, columns or needs, tuple(rows))
+    return Sheet(file, columns or needs or ("",), tuple(rows) if set(needs) <= set(columns) else ())
 
 
 def _check_header(file: str, line: int, columns: tuple[str, ...], needs: tuple[str, ...], found: list[Diagnostic]) -> None:

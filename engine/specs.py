@@ -6,11 +6,13 @@ Unknown keys are mistakes. What the words mean is in `engine.vocabulary` and doc
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
 Scalar = StrictBool | StrictInt | StrictStr
+Word = StrictBool | StrictStr
+"""A value of a fact."""
 
 
 class Spec(BaseModel):
@@ -70,6 +72,18 @@ class ConditionRef(Spec):
     condition: str
 
 
+def _meaning_tag(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "a word"
+    return "a condition" if "condition" in value else "a setting"
+
+
+Meaning = Annotated[
+    Annotated[Word, Tag("a word")] | Annotated[SettingTest, Tag("a setting")] | Annotated[ConditionRef, Tag("a condition")], Discriminator(_meaning_tag)
+]
+"""What a letter of a grid stands for. Told apart by its keys, so that a mistake in one shape is not reported as a mistake in all."""
+
+
 class ColumnSpec(Spec):
     of: str
     code_list: str = Field(alias="list")
@@ -80,8 +94,8 @@ class FactSpec(Spec):
     about: str = Field(min_length=1)
     from_: str = Field(default="", alias="from")
     changeable: bool = False
-    absent: bool | str
-    unknown: bool | str | None = None
+    absent: Word
+    unknown: Word | None = None
 
 
 class GivenSpec(FactSpec):
@@ -106,7 +120,7 @@ class MemberSpec(FactSpec):
 class HeldSpec(FactSpec):
     form: Literal["held"]
     kind: str
-    of: dict[str, str] | Literal["everybody"]
+    of: Annotated[dict[str, str], Field(min_length=1)] | Literal["everybody"]
     where: dict[str, str] = Field(default={}, alias="with")
     via: str | None = None
     ended: bool = False
@@ -115,13 +129,13 @@ class HeldSpec(FactSpec):
 class ElapsedSpec(FactSpec):
     form: Literal["elapsed"]
     since: str
-    at_least: dict[Literal["days", "months", "years"], str | int] = Field(min_length=1, max_length=1)
+    at_least: dict[Literal["days", "months", "years"], StrictStr | StrictInt] = Field(min_length=1, max_length=1)
 
 
 class CodedSpec(FactSpec):
     form: Literal["coded"]
     of: str
-    codes: dict[str, bool | str] | None = None
+    codes: dict[str, Word] | None = None
     code_list: str | None = Field(default=None, alias="list")
     column: str | None = None
     among: list[str] | None = Field(default=None, alias="in")
@@ -135,7 +149,7 @@ class CellSpec(FactSpec):
     row: str
     column: ColumnSpec | None = None
     column_is: str | None = None
-    letters: dict[str, bool | str | SettingTest | ConditionRef]
+    letters: dict[str, Meaning]
     values: list[str] | None = None
 
 

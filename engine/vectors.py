@@ -2,8 +2,7 @@
 
     bytes -> tree with places -> checked shape -> flat cases -> results -> report        (the format: test_vectors/README.md)
 
-Every plain scalar is text but `true`, `false` and nothing, so that a code such as `1E5` or an identifier means itself: YAML's own types are not used. This
-module words no report and writes no expected answer; it knows a pack only through `load`, which gives a compiled one for a folder and some settings.
+This module words no report and writes no expected answer. It knows a pack only through `load`, which gives a compiled one for a folder and some settings.
 """
 
 from __future__ import annotations
@@ -15,205 +14,34 @@ from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from engine.answer import Answer
 from engine.calendar import iso, parse_instant
 from engine.consent.directives import FOREVER
-from engine.errors import Diagnostic, HabilisError, RequestError, suggest
+from engine.errors import Diagnostic, RequestError, suggest
 from engine.facts import cell_place
 from engine.pack import load_pack
-from engine.pdp import Pdp, load_pdp
-from engine.request import MAX_BYTES, MAX_DEPTH, Request, parse_request
+from engine.pdp import Pdp
+from engine.request import Request, parse_request
+from engine.specs import Scalar
 from engine.vocabulary import Cell, Value
+from engine.yaml_tree import Node, Source, VectorError, read_tree
 
 PATIENT = "279035121518989"
 """Whose record it is when neither the file, the vector nor the document says."""
 
+Table: TypeAlias = Mapping[str, Any]
 SettingText: TypeAlias = bool | str
 Load: TypeAlias = Callable[[str, Mapping[str, SettingText]], Pdp]
 """A compiled pack for a folder and the settings that differ, as text."""
-
-
-class VectorError(HabilisError):
-    """Files of vectors that cannot be read. `diagnostics` holds every mistake found, in the order of the files."""
-
-    def __init__(self, diagnostics: Iterable[Diagnostic]):
-        self.diagnostics = tuple(sorted(diagnostics, key=lambda d: d.order))
-        super().__init__("\n".join(d.render() for d in self.diagnostics))
-
-
-# --- YAML with places ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A value of the file and where it stands: text, true, false, nothing, a list of nodes, or a table of nodes with the places of its keys."""
-
-    value: Any
-    line: int
-    column: int
-    length: int = 1
-    keys: Mapping[str, Node] = field(default_factory=dict)
-
-    def plain(self) -> Any:
-        """The value without places."""
-        if isinstance(self.value, dict):
-            return {key: node.plain() for key, node in self.value.items()}
-        return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
-
-    def find(self, *path: str | int) -> Node:
-        """The node at the end of a path, or the last one before it leaves the file."""
-        here = self
-        for step in path:
-            if isinstance(here.value, dict) and step in here.value or isinstance(here.value, list) and isinstance(step, int) and step < len(here.value):
-                here = here.value[step]
-            else:
-                break
-        return here
-
-
-class Source:
-    """A file's text and the mistakes found in it."""
-
-    def __init__(self, file: str, text: str):
-        self.file, self.lines = file, text.splitlines()
-        self.found: list[Diagnostic] = []
-
-    def report(self, code: str, message: str, at: Node | None = None, help: str = "") -> None:
-        line, column, length = (at.line, at.column, at.length) if at else (0, 0, 1)
-        text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
-        self.found.append(Diagnostic(code, message, self.file, line, column, length, text, help))
-
-
-class _Stop(Exception):
-    """The rest of the file cannot be read; the mistake is already reported."""
-
-
-def read_tree(file: str, data: bytes) -> tuple[Source, Node]:
-    """The one document of a YAML file. Raises `VectorError` for what is not UTF-8, too long, not YAML, or YAML that hides what it says."""
-    source = Source(file, "")
-    if len(data) > MAX_BYTES:
-        source.report("file-size", f"this file has {len(data):,} bytes, more than {MAX_BYTES:,}", help="split it")
-        raise VectorError(source.found)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig")
-        place = Node(None, before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1)
-        source.report("file-encoding", "this file is not UTF-8", place, "save it again as UTF-8")
-        raise VectorError(source.found) from None
-    source = Source(file, text)
-    try:
-        root = _Composer(source, text).document()
-    except _Stop:
-        raise VectorError(source.found) from None
-    if source.found:
-        raise VectorError(source.found)
-    return source, root
-
-
-class _Composer:
-    """Builds nodes from YAML events. Anchors, aliases, merges, tags, repeated keys and a second document are mistakes: what a line says must be on that line."""
-
-    def __init__(self, source: Source, text: str):
-        self.source = source
-        self.events = self._events(text)
-
-    def _events(self, text: str) -> Iterator[yaml.Event]:
-        try:
-            yield from yaml.parse(text, yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            self.source.report("yaml-syntax", f"this is not YAML: {error.problem or error.context}", _place(mark) if mark else None)
-            raise _Stop from None
-        except yaml.reader.ReaderError as error:
-            before = text[: error.position]
-            place = Node(None, before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1)
-            self.source.report("yaml-syntax", f"the character U+{ord(text[error.position]):04X} cannot stand in YAML", place, "take it out")
-            raise _Stop from None
-
-    def document(self) -> Node:
-        next(self.events)  # start of the stream
-        if isinstance(start := next(self.events), yaml.StreamEndEvent):
-            self.source.report("file-empty", "this file is empty", help="write `pack:` and `vectors:`")
-            raise _Stop
-        root = self._node(next(self.events), 1)
-        next(self.events)  # end of the document
-        if isinstance(start := next(self.events), yaml.DocumentStartEvent):
-            self.source.report("yaml-documents", "a second document starts here", _place(start.start_mark, 3), "keep one document in a file")
-            raise _Stop
-        return root
-
-    def _node(self, event: yaml.Event, depth: int) -> Node:
-        place = _place(event.start_mark, _length(event))
-        if depth > MAX_DEPTH:
-            self.source.report("yaml-nesting", f"this is nested more than {MAX_DEPTH} deep", place)
-            raise _Stop
-        if isinstance(event, yaml.AliasEvent):
-            self.source.report("yaml-anchor", f"`*{event.anchor}` stands for something written elsewhere", place, "write it out, or name it under `records`")
-            return place
-        if event.anchor:  # type: ignore[attr-defined]
-            self.source.report("yaml-anchor", f"the anchor `&{event.anchor}` is not used here", place, "leave it out")  # type: ignore[attr-defined]
-        if event.tag:  # type: ignore[attr-defined]
-            self.source.report("yaml-tag", f"the tag `{event.tag}` is not used here", place, "leave it out: quotes make text")  # type: ignore[attr-defined]
-        if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event, place)
-        return self._list(place, depth) if isinstance(event, yaml.SequenceStartEvent) else self._table(place, depth)
-
-    def _scalar(self, event: yaml.ScalarEvent, place: Node) -> Node:
-        value: Any = event.value
-        if event.style is None:
-            value = {"true": True, "false": False, "null": None, "~": None, "": None}.get(value, value)
-            if isinstance(value, str) and value.lower() in ("true", "false", "null"):
-                self.source.report("yaml-word", f"`{value}` is text here", place, f"write `{value.lower()}`, or quote it")
-        elif not _is_text(value):
-            self.source.report("yaml-syntax", "half of a character (a lone surrogate) stands here", place)
-        return Node(value, place.line, place.column, place.length)
-
-    def _list(self, place: Node, depth: int) -> Node:
-        items: list[Node] = []
-        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            items.append(self._node(event, depth + 1))
-        return Node(items, place.line, place.column)
-
-    def _table(self, place: Node, depth: int) -> Node:
-        values: dict[str, Node] = {}
-        keys: dict[str, Node] = {}
-        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            key = self._node(event, depth + 1)
-            word = event.value if isinstance(event, yaml.ScalarEvent) else ""
-            if not word or word == "<<" and event.style is None:
-                self.source.report("yaml-key", "a key is text" if not word else "`<<` takes in what is written elsewhere", key, "write the keys out" if word else "")
-            elif word in keys:
-                self.source.report("key-repeated", f"the key `{word}` stands twice, first on line {keys[word].line}", key, "keep one of them")
-            values[word], keys[word] = self._node(next(self.events), depth + 1), key
-        return Node(values, place.line, place.column, keys=keys)
-
-
-def _place(mark: yaml.Mark, length: int = 1) -> Node:
-    return Node(None, mark.line + 1, mark.column + 1, length)
-
-
-def _length(event: yaml.Event) -> int:
-    """How many characters a scalar takes on its line."""
-    start, end = event.start_mark, event.end_mark
-    return max(1, end.column - start.column) if isinstance(event, yaml.ScalarEvent) and start.line == end.line else 1
-
-
-def _is_text(value: str) -> bool:
-    try:
-        return value.encode() is not None
-    except UnicodeEncodeError:
-        return False
 
 
 # --- the shape of a file ---------------------------------------------------------------------------------------------
 
 
 def _record(value: Any) -> Any:
-    if isinstance(value, str) or isinstance(value, list) and all(isinstance(one, dict) for one in value):
+    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
         return value
     raise ValueError("must be the name of a record or a list of directives")
 
@@ -302,10 +130,6 @@ class _Vector(_Shape):
     each: list[_Variation] | None = Field(default=None, min_length=1)
 
 
-class _Records(_Shape):
-    """Names for what vectors share, checked apart so that a mistake in one is reported with all others."""
-
-
 class _File(_Shape):
     pack: str
     patient: str = PATIENT
@@ -342,14 +166,14 @@ def _report_shape(source: Source, root: Node, error: Any) -> None:
     name, kind = path[-1] if path else "this file", error["type"]
     parent = root.find(*path[:-1])
     if kind == "extra_forbidden":
-        help = suggest(str(name), _keys_at(path[:-1]))
-        source.report("key-unknown", f"`{name}` is not a key here", parent.keys.get(str(name)), help or "known here: " + ", ".join(f"`{key}`" for key in _keys_at(path[:-1])))
+        known = _keys_at(path[:-1])
+        help = suggest(str(name), known) or "known here: " + ", ".join(f"`{key}`" for key in known)
+        source.report("key-unknown", f"`{name}` is not a key here", parent.keys.get(str(name)), help)
     elif kind == "missing":
         source.report("key-missing", f"the key `{name}` is missing", parent)
     elif kind == "literal_error":
         node = root.find(*path)
-        known = ("permit", "refuse", "no_rule")
-        source.report("value-type", f"`{name}` must be one of permit, refuse, no_rule", node, suggest(str(node.value), known))
+        source.report("value-type", f"`{name}` must be permit, refuse or no_rule", node, suggest(str(node.value), ("permit", "refuse", "no_rule")))
     else:
         sentence = str(error["ctx"]["error"]) if kind == "value_error" else _SENTENCES.get(kind, error["msg"])
         source.report("value-type", f"`{name}` {sentence}" if not sentence.startswith("`") else sentence, root.find(*path))
@@ -378,7 +202,7 @@ class Case:
     line: int
     pack: str
     settings: Mapping[str, SettingText]
-    directives: tuple[Mapping[str, Any], ...]
+    directives: tuple[Table, ...]
     request: Request | None
     at: float
     expect: Expectation
@@ -394,13 +218,13 @@ class _Question:
     """What a vector asks, before and after a variation is laid over it. Properties that are `None` are taken away at the end."""
 
     record: Any = None
-    more: tuple[Mapping[str, Any], ...] = ()
+    more: tuple[Table, ...] = ()
     settings: Mapping[str, SettingText] = field(default_factory=dict)
-    subject: Mapping[str, Any] | None = None
-    action: Mapping[str, Any] | None = None
-    resource: Mapping[str, Any] | None = None
-    written: Mapping[str, Any] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)
+    subject: Table | None = None
+    action: Table | None = None
+    resource: Table | None = None
+    written: Table = field(default_factory=dict)
+    context: Table = field(default_factory=dict)
     at: str | None = None
     patient: str = PATIENT
 
@@ -434,11 +258,11 @@ def parse_vectors(file: str, data: bytes, load: Load) -> list[Case]:
     if shape is None:
         raise VectorError(source.found)
     folder = find_pack(shape.pack, file)
-    pdp = None
     try:
         pdp = load(folder, {})
     except FileNotFoundError:
-        source.report("pack-missing", f"there is no pack `{shape.pack}`", root.find("pack"), "name the folder that holds pack.toml, from the root of the repository")
+        help = "name the folder that holds pack.toml, from the root of the repository"
+        source.report("pack-missing", f"there is no pack `{shape.pack}`", root.find("pack"), help)
         raise VectorError(source.found) from None
     cases = list(_Expansion(shape, root, source, pdp, folder).cases())
     if source.found:
@@ -500,7 +324,7 @@ class _Expansion:
             over.patient or base.patient,
         )
 
-    def _entity(self, what: str, given: Any, base: Mapping[str, Any] | None, known: Mapping[str, Mapping[str, Any]], path: tuple[str | int, ...]) -> Mapping[str, Any] | None:
+    def _entity(self, what: str, given: Any, base: Table | None, known: Mapping[str, Table], path: tuple[str | int, ...]) -> Table | None:
         """What a name, a name with changes, or a table means: see test_vectors/README.md."""
         if given is None:
             return base
@@ -545,7 +369,7 @@ class _Expansion:
         if question.subject is not None:
             data["subject"] = _members(question.subject, "type", "id")
         about = self.pack.vocabulary.actions.get(str((question.action or {}).get("name")))
-        if about == "record" or about is None and question.resource is None:
+        if about == "record" or (about is None and question.resource is None):
             data["resource"] = _members({"type": "record", "id": question.patient, **question.written}, "type", "id")
         elif question.resource is not None:
             document = {"patient": question.patient, **question.resource}
@@ -556,7 +380,7 @@ class _Expansion:
             return None, str(error)
 
 
-def _action(given: Any, base: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _action(given: Any, base: Table | None) -> Table | None:
     if given is None:
         return base
     if isinstance(given, str):
@@ -564,18 +388,18 @@ def _action(given: Any, base: Mapping[str, Any] | None) -> Mapping[str, Any] | N
     return given if "name" in given else {**(base or {}), **given}
 
 
-def _written(given: Any, base: Mapping[str, Any]) -> Mapping[str, Any]:
+def _written(given: Any, base: Table) -> Table:
     """What was written out about the resource of an act on the record: a document named beside it does not count."""
     if given is None:
         return base
     return {} if isinstance(given, str) or "like" in given else {**base, **given}
 
 
-def _present(table: Mapping[str, Any]) -> dict[str, Any]:
+def _present(table: Table) -> dict[str, Any]:
     return {key: value for key, value in table.items() if value is not None}
 
 
-def _members(table: Mapping[str, Any] | None, *members: str) -> dict[str, Any]:
+def _members(table: Table | None, *members: str) -> dict[str, Any]:
     """An entity or an action: its own members, and every other key as a property."""
     known = _present(table or {})
     return {key: known[key] for key in members if key in known} | {"properties": {key: value for key, value in known.items() if key not in members}}
@@ -585,11 +409,15 @@ def _members(table: Mapping[str, Any] | None, *members: str) -> dict[str, Any]:
 
 
 class Packs:
-    """Compiled packs, each once: the `load` of everything here. `pack` replaces the pack that the files name; `settings` lie under those of a vector."""
+    """Compiled packs, each once: the `load` of everything here. Invariants are not proved: that is the business of `habilis check`.
+
+    `pack` replaces the pack that the files name; `settings` lie under those of a vector.
+    """
 
     def __init__(self, pack: str | None = None, settings: Mapping[str, SettingText] | None = None):
         self.pack, self.settings = pack, settings or {}
         self._kept: dict[tuple[str, tuple[tuple[str, SettingText], ...]], Pdp] = {}
+        self._known: dict[str, Mapping[str, Scalar]] = {}
 
     def __call__(self, folder: str, settings: Mapping[str, SettingText]) -> Pdp:
         folder = self.pack or folder
@@ -598,17 +426,18 @@ class Packs:
         if key not in self._kept:
             if not (FilePath(folder) / "pack.toml").is_file():
                 raise FileNotFoundError(folder)
-            self._kept[key] = load_pdp(folder, typed_settings(wanted, folder))
+            if wanted and folder not in self._known:
+                self._known[folder] = load_pack(folder).settings
+            self._kept[key] = Pdp(load_pack(folder, typed_settings(wanted, self._known[folder]) if wanted else None))
         return self._kept[key]
 
 
-def typed_settings(given: Mapping[str, SettingText], folder: str) -> dict[str, bool | int | str]:
+def typed_settings(given: Mapping[str, SettingText], known: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Settings written as text, as the kind of value that the pack declares. What does not fit is left as it is, for the pack's check to report."""
-    known = load_pack(folder).settings if given else {}
     return {name: _typed(value, known.get(name)) for name, value in given.items()}
 
 
-def _typed(value: SettingText, like: Any) -> bool | int | str:
+def _typed(value: SettingText, like: Any) -> Scalar:
     if isinstance(like, bool):
         return {"true": True, "false": False}.get(str(value).lower(), value)
     return int(value) if isinstance(like, int) and isinstance(value, str) and value.isascii() and value.isdigit() else value
