@@ -65,7 +65,7 @@ def make_world(pdp: Pdp, requests: int, seed: int = SEED) -> World:
         directives.append(_directives(rng, around))
         seen: set[bytes] = set()
         while len(seen) < min(100, requests - 100 * patient):
-            text = json.dumps(_request(rng, patient, rng.choice(around if rng.random() < 0.7 else people), around, types, people)).encode()
+            text = json.dumps(_request(rng, patient, rng.choice(around if rng.random() < 0.7 else people), around, types, people, pdp)).encode()
             if text not in seen:
                 seen.add(text)
                 texts.append(text)
@@ -80,8 +80,8 @@ def _professional(rng: Random, number: int, pdp: Pdp) -> dict[str, Any]:
         "profession": profession,
         "structure": f"75{number // 6:07d}",
         "authentication": _one(rng, {"DIRECTE": 85, "INDIRECT_RENFORCEE": 12, "INDIRECTE": 3}),
-        "specialty": f"s{rng.randrange(10_000)}",
-        "department": f"d{rng.randrange(100)}",
+        "specialty": _word(rng, pdp, "subject.specialty"),
+        "department": _word(rng, pdp, "subject.department"),
     }
     role = _one(rng, {"": 85, "regulation": 6, "occupational": 5, "fire_service": 3, "unheard_of": 1})
     return {"id": f"8{number:010d}", **made, **({"role": role} if role else {})}
@@ -114,7 +114,7 @@ def _directives(rng: Random, around: list[dict[str, Any]]) -> list[dict[str, Any
     return made
 
 
-def _request(rng: Random, patient: int, who: dict[str, Any], around: list[dict[str, Any]], types: list[str], people: list[dict[str, Any]]) -> dict[str, Any]:
+def _request(rng: Random, patient: int, who: dict[str, Any], around: list[dict[str, Any]], types: list[str], people: list[dict[str, Any]], pdp: Pdp) -> dict[str, Any]:
     author = who if rng.random() < 0.05 else rng.choice(around if rng.random() < 0.5 else people)
     document = {
         "patient": f"2{patient:014d}",
@@ -124,7 +124,7 @@ def _request(rng: Random, patient: int, who: dict[str, Any], around: list[dict[s
         "status": _one(rng, {"Approved": 90, "Deprecated": 5, "Archived": 3, "Deleted": 2}),
         "confidentiality": rng.choice((["MASQUE_PS"], ["N", "INVISIBLE_PATIENT"], ["R"])) if rng.random() < 0.08 else ["N"],
         "deposited": f"2026-{rng.randint(1, 10):02d}-{rng.randint(1, 28):02d}T09:{rng.randint(0, 59):02d}:00+02:00",
-        "category": f"c{rng.randrange(100)}",
+        "category": _word(rng, pdp, "resource.category"),
     }
     mode = _one(rng, {"normal": 88, "bris_de_glace": 6, "centre_15": 5, "unheard_of": 1})
     context = {"purpose": "care" if rng.random() < 0.98 else "research", "access_mode": mode}
@@ -137,6 +137,12 @@ def _request(rng: Random, patient: int, who: dict[str, Any], around: list[dict[s
         "resource": {"type": "document", "id": f"DOC-{rng.randrange(100_000)}", "properties": document},
         "context": context,
     }
+
+
+def _word(rng: Random, pdp: Pdp, name: str) -> str:
+    """A value of a fact that grown packs declare (see `packs`); one in twenty is a word that the pack does not know."""
+    fact = pdp.pack.vocabulary.facts.get(name)
+    return str(rng.choice(fact.values)) if fact and rng.random() < 0.95 else f"unheard of {rng.randrange(1000)}"
 
 
 def _one(rng: Random, weights: dict[str, int]) -> str:

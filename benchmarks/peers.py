@@ -85,9 +85,9 @@ def python_function(pdp: Pdp, subject: str = SUBJECT, action: str = ACTION) -> C
 
 WITH_FUNCTION = """
 [request_definition]
-r = slice, facts
+r = subject, action, facts
 [policy_definition]
-p = slice, rule, eft
+p = subject, action, rule, eft
 [policy_effect]
 e = priority(p.eft) || deny
 [matchers]
@@ -111,8 +111,9 @@ def _enforcer(model: casbin.Model, text: str, lines: list[str]) -> casbin.Enforc
     return casbin.Enforcer(model, StringAdapter("\n".join(lines)))
 
 
-def pycasbin_as_it_stands(pack: Pack) -> casbin.Enforcer:
+def pycasbin_as_it_stands(pdp: Pdp) -> casbin.Enforcer:
     """The pack's own model.conf and rules.csv, every line of them."""
+    pack = pdp.pack
     return _enforcer(casbin.Model(), pack.files["model.conf"].decode(), pack.files["rules.csv"].decode().splitlines())
 
 
@@ -132,9 +133,19 @@ def _holds(pdp: Pdp, rules: Sequence[Guarded]) -> Callable[[str, Any], bool]:
     return lambda rule, facts: known[rule](facts)
 
 
+def pycasbin_function_as_it_stands(pdp: Pdp) -> casbin.Enforcer:
+    """The pack's own lines and matcher, with a registered function in the place of `eval`."""
+    model = pdp.pack.files["model.conf"].decode().replace("resource, context, consent, matrix", "facts").replace("eval(p.when)", "holds(p.rule, r.facts)")
+    made = _enforcer(casbin.Model(), model, pdp.pack.files["rules.csv"].decode().splitlines())
+    rules = rules_of(pdp)
+    never = [(rule.id, False, False) for rule in pdp.pack.rules if rule.id not in {id for id, *_ in rules}]
+    made.add_function("holds", _holds(pdp, rules + never))
+    return made
+
+
 def pycasbin_function(pdp: Pdp) -> casbin.Enforcer:
     """One matcher that calls a registered function with the rule and the facts; the lines of this slice only."""
-    lines = [f"p, {SUBJECT}.{ACTION}, {id}, {'allow' if permits else 'deny'}" for id, _, permits in rules_of(pdp)]
+    lines = [f"p, {SUBJECT}, {ACTION}, {id}, {'allow' if permits else 'deny'}" for id, _, permits in rules_of(pdp)]
     made = _enforcer(casbin.Model(), WITH_FUNCTION, lines)
     made.add_function("holds", _holds(pdp, rules_of(pdp)))
     return made
@@ -150,7 +161,7 @@ def pycasbin_fast(pdp: Pdp) -> casbin.Enforcer:
         for action in pdp.pack.vocabulary.actions:
             lines += [f"p, {subject}, {action}, {id}, allow" for id, _, permits in rules_of(pdp, subject, action) if permits]
     model = FastModel([0, 1])
-    model.load_model_from_text(WITH_FUNCTION.replace("slice", "subject, action").replace("priority(p.eft) || deny", "some(where (p.eft == allow))"))
+    model.load_model_from_text(WITH_FUNCTION.replace("priority(p.eft) || deny", "some(where (p.eft == allow))"))
     made = casbin.FastEnforcer(model, StringAdapter("\n".join(lines)), cache_key_order=[0, 1])
     made.add_function("holds", _holds(pdp, unordered(rules_of(pdp), forbid=False)))
     return made

@@ -12,21 +12,21 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from engine.errors import Diagnostic, PackError, suggest
+from engine.errors import Diagnostic, PackError, shown, suggest
 from engine.evaluator.check import check_condition, parse_checked
 from engine.evaluator.conditions import Condition
 from engine.sheets import Row, Sheet, decode, read_sheet
-from engine.specs import FhirSpec, PackSpec, Scalar, VocabularySpec
+from engine.specs import FactSpec, FhirSpec, PackSpec, Scalar, Spec, VocabularySpec
 from engine.vocabulary import Vocabulary
-from engine.vocabulary_files import build_vocabulary
+from engine.vocabulary_files import INPUTS, build_vocabulary
 
 MODEL = """
 [request_definition]
@@ -164,21 +164,17 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     if spec is None or words is None:
         raise PackError(found)
     if spec.pack.time_zone not in available_timezones():
-        help = suggest(spec.pack.time_zone, available_timezones())
-        found.append(_at_key("pack.toml", files, ("pack", "time_zone"), "time-zone", f"`{spec.pack.time_zone}` is not a time zone", help))
-        raise PackError(found)
+        message, help = f"{shown(spec.pack.time_zone)} is not a time zone", suggest(spec.pack.time_zone, available_timezones()) or "such as Europe/Paris"
+        found.append(_at_key("pack.toml", files, ("pack", "time_zone"), "time-zone", message, help))
     values = _settings(spec, settings or {}, files, found)
     vocabulary = build_vocabulary(words, values, spec.pack.time_zone, files, found)
     _check_model(files, found)
     actions = tuple(vocabulary.actions)
-    groups, rules = _parse_rules(files, vocabulary, found)
+    groups, rules, lines = _parse_rules(files, vocabulary, found)
     obligations = {id: Obligation(id, o.to, None if o.actions is None else frozenset(o.actions), o.properties, _words(o)) for id, o in spec.obligation.items()}
-    for id, one in spec.obligation.items():
-        for action in one.actions or ():
-            if action not in actions:
-                found.append(_at_key("pack.toml", files, ("obligation", id, "actions"), "action-unknown", f"unknown action `{action}`", suggest(action, actions)))
-    defaults = _defaults(spec, actions, groups, files, found)
-    reasons = _parse_reasons(files, spec, rules, defaults, obligations, found)
+    _check_obligations(spec, actions, files, found)
+    defaults = _defaults(spec, groups, rules, files, found)
+    reasons = _parse_reasons(files, spec, rules, lines, defaults, obligations, found)
     invariants = _parse_invariants(files, vocabulary, groups, found)
     if any(reason.discreet for reason in reasons.values()) and (missing := [one for one in spec.pack.languages if not spec.discreet.get(one)]):
         found.append(_at_key("pack.toml", files, ("discreet",), "discreet-words", f"the discreet text in `{missing[0]}` is missing", "add it under [discreet]"))
@@ -204,7 +200,8 @@ def _parse_toml(model: type[Any], name: str, files: Mapping[str, bytes], found: 
         place = re.search(r" *\(at (?:line (\d+), column (\d+)|end of document)\)", message)
         line, column = (int(place[1]), int(place[2])) if place and place[1] else (len(text.splitlines()), 0)
         sentence = message[: place.start()] if place else message
-        found.append(Diagnostic("toml-syntax", sentence[:1].lower() + sentence[1:], name, line, column, 1, _line(text, line), "this line is not TOML"))
+        help = "text stands in double quotes" if sentence == "Invalid value" else ""
+        found.append(Diagnostic("toml-syntax", sentence[:1].lower() + sentence[1:], name, line, column, 1, _line(text, line), help))
     except ValidationError as error:
         found += _shape_mistakes(name, files, data, error)
     return None
@@ -243,11 +240,11 @@ def _must_be(error: Any) -> str:
     if kind == "literal_error":
         return "one of " + ", ".join(f"`{one}`" for one in re.findall(r"'([^']+)'", context["expected"]))
     if kind in ("too_short", "too_long"):
-        number = context.get("min_length", context.get("max_length"))
-        return f"{'no fewer' if kind == 'too_short' else 'no more'} than {number}"
+        number = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"a {'list' if context['field_type'] == 'List' else 'table'} of {number}"
     if kind == "greater_than_equal":
         return f"{context['ge']} or more"
-    return _SHAPES.get(kind) or _SHAPES[kind.partition("_")[0]]
+    return _SHAPES.get(kind) or _SHAPES.get(kind.partition("_")[0]) or str(error["msg"])
 
 
 def _key_path(data: Any, error: Any) -> tuple[str, ...]:
@@ -255,7 +252,7 @@ def _key_path(data: Any, error: Any) -> tuple[str, ...]:
     path: list[str] = []
     here = data
     for part in error["loc"]:
-        if isinstance(here, dict) and part in here or isinstance(here, list) and isinstance(part, int):
+        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int)):
             here = here[part]
             path.append(str(part))
     return (*path, str(error["loc"][-1])) if error["type"] == "missing" else tuple(path)
@@ -270,9 +267,11 @@ def _at_key(name: str, files: Mapping[str, bytes], path: tuple[str, ...], code: 
     """A diagnostic at the line of the longest part of `path` that the file shows: a table's header, or the key after it."""
     text = files[name].decode("utf-8-sig", "replace")
     lines = text.splitlines()
-    size, line = max((size, number) for size in range(len(path) + 1) for number in (_header(lines, path[:size]),) if number or not size)
+    size, line = len(path), 0
+    while size and not (line := _header(lines, path[:size])):
+        size -= 1
     for number, row in enumerate(lines[line:], line + 1):
-        if row.lstrip().startswith("[") and _HEADER.match(row):
+        if _HEADER.match(row):
             break
         if size < len(path) and re.match(rf"\s*[\"']?{re.escape(path[size])}[\"']?\s*=", row):
             line = number
@@ -286,7 +285,7 @@ _HEADER = re.compile(r"\s*\[+[^=,]*\]+\s*(#.*)?$")
 def _header(lines: list[str], path: tuple[str, ...]) -> int:
     """The line of the table `[a.b.c]`; 0 when there is none."""
     wanted = re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(rf"[\"']?{re.escape(part)}[\"']?" for part in path) + r"\s*\]+")
-    return next((number for number, row in enumerate(lines, 1) if path and wanted.match(row)), 0)
+    return next((number for number, row in enumerate(lines, 1) if wanted.match(row)), 0)
 
 
 def _line(text: str, number: int) -> str:
@@ -296,6 +295,19 @@ def _line(text: str, number: int) -> str:
 
 def _words(spec: Any) -> dict[str, str]:
     return {language: text for language, text in (("fr", spec.fr), ("en", spec.en)) if text}
+
+
+def _check_obligations(spec: PackSpec, actions: tuple[str, ...], files: Mapping[str, bytes], found: list[Diagnostic]) -> None:
+    for id, one in spec.obligation.items():
+        for action in one.actions or ():
+            if action not in actions:
+                at = ("obligation", id, "actions")
+                found.append(_at_key("pack.toml", files, at, "action-unknown", f"unknown action `{action}`", suggest(action, actions)))
+        for text in one.properties.values():
+            head, *rest = text.removeprefix("@").split(".")
+            if text.startswith("@") and (head not in INPUTS or not all(rest) or not rest):
+                help = suggest(head, INPUTS) or "a path starts with " + ", ".join(INPUTS)
+                found.append(_at_key("pack.toml", files, ("obligation", id, "properties"), "path-unknown", f"`{text[1:]}` is not part of a request", help))
 
 
 def _settings(spec: PackSpec, given: Mapping[str, Scalar], files: Mapping[str, bytes], found: list[Diagnostic]) -> dict[str, Scalar]:
@@ -308,10 +320,11 @@ def _settings(spec: PackSpec, given: Mapping[str, Scalar], files: Mapping[str, b
         value = given.get(name, one.value)
         place = ("setting", name, "value")
         if one.choices is not None and value not in one.choices:
-            help = "choose one of " + ", ".join(f"`{choice}`" for choice in one.choices)
-            found.append(_at_key("pack.toml", files, place, "setting-value", f"`{value}` is not a value of the setting `{name}`", help))
+            help = "choose one of " + ", ".join(map(shown, one.choices))
+            found.append(_at_key("pack.toml", files, place, "setting-value", f"{shown(value)} is not a value of the setting `{name}`", help))
         elif type(value) is not type(one.value):
-            found.append(_at_key("pack.toml", files, place, "setting-value", f"`{value}` is not of the kind of the setting `{name}`", f"such as `{one.value}`"))
+            message = f"{shown(value)} is not of the kind of the setting `{name}`"
+            found.append(_at_key("pack.toml", files, place, "setting-value", message, f"such as {shown(one.value)}"))
         elif one.unit and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
             found.append(_at_key("pack.toml", files, place, "setting-value", f"the setting `{name}` is a number of {one.unit}", "write a whole number from 0"))
         values[name] = value
@@ -327,69 +340,89 @@ def _check_model(files: Mapping[str, bytes], found: list[Diagnostic]) -> None:
     if files["model.conf"].startswith(b"\xef\xbb\xbf"):
         found.append(Diagnostic("casbin-bom", "this file starts with a byte-order mark", "model.conf", 1, help="save it as UTF-8 without one"))
     text = decode("model.conf", files["model.conf"], found)
-    if _statements(text) != _statements(MODEL):
+    if text is not None and _statements(text) != _statements(MODEL):
         message = "this is not the model that a pack has: another effect or matcher would mean something else"
         found.append(Diagnostic("model-changed", message, "model.conf", help="restore it:" + MODEL.rstrip().replace("\n", "\n    ")))
 
 
 def _statements(text: str) -> list[str]:
-    lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
+    lines = (re.sub(r"\s+", " ", line).strip() for line in _casbin_lines(text))
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _parse_rules(files: Mapping[str, bytes], vocabulary: Vocabulary, found: list[Diagnostic]) -> tuple[dict[str, frozenset[str]], tuple[Rule, ...]]:
-    """The groups of actions and the rules of rules.csv, read as pycasbin and node-casbin read it, and refusing what one of them would drop or twist."""
+def _casbin_lines(text: str) -> list[str]:
+    """The lines of a file as Casbin's readers end them: at a line feed alone, where Python would also end one at a form feed and others."""
+    return re.split(r"\r?\n", text)
+
+
+def _parse_rules(
+    files: Mapping[str, bytes], vocabulary: Vocabulary, found: list[Diagnostic]
+) -> tuple[dict[str, frozenset[str]], tuple[Rule, ...], dict[str, int] | None]:
+    """The groups of actions and the rules of rules.csv, read as pycasbin and node-casbin read it, and refusing what one of them would drop or twist.
+
+    Also the line of every rule, those with mistakes too; nothing when some line cannot be read, so that nobody knows what rules it has.
+    """
     name = "rules.csv"
     data = files.get(name, b"")
     if data.startswith(b"\xef\xbb\xbf"):
-        found.append(Diagnostic("casbin-bom", "this file starts with a byte-order mark: Casbin would drop its first line", name, 1, help="save it as UTF-8 without one"))
-    lines = decode(name, data, found).splitlines()
-    links: list[tuple[int, str, str, str]] = []
-    rules: list[tuple[int, str, list[str]]] = []
-    for number, raw in enumerate(lines, 1):
+        message = "this file starts with a byte-order mark: Casbin would drop its first line"
+        found.append(Diagnostic("casbin-bom", message, name, 1, help="save it as UTF-8 without one"))
+    text = decode(name, data, found)
+    links: list[_Link] = []
+    written: list[tuple[int, str, list[str]]] = []
+    before = len(found)
+    for number, raw in enumerate(_casbin_lines(text or ""), 1):
         line = raw.strip()
-        if not line or line.startswith("#"):
+        if not line or line.startswith("#") or _casbin_hazard(name, number, raw, found):
             continue
         cells = [cell.strip() for cell in line.split(",")]
-        if _casbin_hazard(name, number, raw, found):
-            continue
         if cells[0] == "g" and len(cells) == 3 and all(cells):
-            links.append((number, raw, cells[1], cells[2]))
+            links.append(_Link(number, raw, cells[1], cells[2]))
         elif cells[0] == "p" and len(cells) == 6 and all(cells):
-            rules.append((number, raw, cells))
+            written.append((number, raw, cells))
         elif cells[0] in ("p", "g"):
             shape = "p, rule, subject, action, when, effect" if cells[0] == "p" else "g, action or group, group"
             message = f"this line has {len(cells)} parts" + (", one of them empty" if not all(cells) else "")
             found.append(Diagnostic("rule-parts", message, name, number, text=raw, help=f"write `{shape}`"))
         else:
             message = f"a line starts with `p` or `g`, not `{cells[0]}`: Casbin would drop it"
-            found.append(Diagnostic("rule-line", message, name, number, raw.index(cells[0]) + 1, len(cells[0]), raw))
+            found.append(Diagnostic("rule-line", message, name, number, *_span(raw, 0), raw, "write `p` before a rule, `g` before a group"))
+    unreadable = text is None or name not in files or len(found) > before
+    if not written and not unreadable:
+        found.append(Diagnostic("rules-empty", "this file has no rule", name, help="an empty policy decides nothing; write at least one `p` line"))
     groups = _groups(links, vocabulary, found)
-    names = set().union(*groups.values(), {"*"}) if groups else {"*"}
-    made: list[Rule] = []
-    for number, raw, (_, id, subject, action, text, effect) in rules:
-        if any(rule.id == id for rule in made):
-            first = next(rule.line for rule in made if rule.id == id)
-            found.append(Diagnostic("rule-repeated", f"the rule `{id}` stands twice, first on line {first}", name, number, *_span(raw, id), raw, "give it an id of its own"))
+    names = set().union(*groups.values(), {"*"})
+    lines: dict[str, int] = {}
+    rules: list[Rule] = []
+    for number, raw, (_, id, subject, action, when, effect) in written:
+        if id in lines:
+            message = f"the rule `{id}` stands twice, first on line {lines[id]}"
+            found.append(Diagnostic("rule-repeated", message, name, number, *_span(raw, 1), raw, "give it an id of its own"))
+        lines.setdefault(id, number)
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", id):
-            found.append(Diagnostic("rule-id", f"`{id}` is not an id", name, number, *_span(raw, id), raw, "use letters, digits, `_`, `.` and `-`"))
+            found.append(Diagnostic("rule-id", f"`{id}` is not an id", name, number, *_span(raw, 1), raw, "use letters, digits, `_`, `.` and `-`"))
         if subject not in (*vocabulary.subjects, "*"):
-            found.append(Diagnostic("subject-unknown", f"unknown subject type `{subject}`", name, number, *_span(raw, subject), raw, suggest(subject, vocabulary.subjects)))
+            help = _one_of(subject, [*vocabulary.subjects, "*"])
+            found.append(Diagnostic("subject-unknown", f"unknown subject type `{subject}`", name, number, *_span(raw, 2), raw, help))
         if action not in names:
-            found.append(Diagnostic("action-unknown", f"unknown action or group `{action}`", name, number, *_span(raw, action), raw, suggest(action, names)))
+            found.append(Diagnostic("action-unknown", f"unknown action or group `{action}`", name, number, *_span(raw, 3), raw, suggest(action, names)))
         if effect not in ("allow", "deny"):
             help = suggest(effect.lower(), ("allow", "deny")) or "write `allow` or `deny`"
-            found.append(Diagnostic("effect-unknown", f"`{effect}` is no effect: Casbin would take it for neither", name, number, *_span(raw, effect, True), raw, help))
-        tree = parse_checked(text, vocabulary, name, number, raw.index(text), raw, found)
+            found.append(Diagnostic("effect-unknown", f"`{effect}` is no effect: Casbin would take it for neither", name, number, *_span(raw, 5), raw, help))
+        tree = parse_checked(when, vocabulary, name, number, _span(raw, 4)[0] - 1, raw, found)
         if tree is not None:
-            made.append(Rule(id, subject, action, tree, effect, text, number))
-    if not rules and name in files:
-        found.append(Diagnostic("rules-empty", "this file has no rule", name, help="an empty policy decides nothing; write at least one `p` line"))
-    return groups, tuple(made)
+            rules.append(Rule(id, subject, action, tree, effect, when, number))
+    return groups, tuple(rules), None if unreadable else lines
+
+
+def _one_of(word: str, known: Collection[str]) -> str:
+    """The help for an unknown word: the close one, or all."""
+    return suggest(word, known) or "it is one of " + ", ".join(f"`{one}`" for one in known)
 
 
 def _casbin_hazard(name: str, number: int, raw: str, found: list[Diagnostic]) -> bool:
-    """What Casbin's readers would silently twist: quotes, comments at the end of a line, semicolons, brackets."""
+    """What Casbin's readers would silently twist: quotes, comments at the end of a line, semicolons, brackets, characters that cannot be seen."""
+    unseen = next((sign for sign in raw if not sign.isprintable()), "")
     for sign, code, message, help in (
         ('"', "casbin-quotes", "Casbin takes a condition in double quotes for a constant that is true", "leave the quotes out"),
         ("#", "casbin-comment", "Casbin takes a comment at the end of a line for part of the effect", "put the comment on a line of its own"),
@@ -397,93 +430,135 @@ def _casbin_hazard(name: str, number: int, raw: str, found: list[Diagnostic]) ->
         ("[", "casbin-bracket", "Casbin counts brackets when it splits a line", "leave them out"),
         ("]", "casbin-bracket", "Casbin counts brackets when it splits a line", "leave them out"),
         ("\t", "casbin-tab", "Casbin separates by commas", "replace the tabs"),
+        (unseen, "casbin-invisible", "Casbin's readers disagree on characters that cannot be seen", "type the line again"),
     ):
-        if sign in raw:
+        if sign and sign in raw:
             found.append(Diagnostic(code, message, name, number, raw.index(sign) + 1, 1, raw, help))
             return True
     return False
 
 
-def _span(raw: str, word: str, last: bool = False) -> tuple[int, int]:
-    at = raw.rfind(word) if last else re.search(rf"(?<=,)\s*({re.escape(word)})\s*(?=,)", raw)
-    start = at if isinstance(at, int) else at.start(1) if at else raw.find(word)
-    return start + 1, max(1, len(word))
+def _span(raw: str, place: int) -> tuple[int, int]:
+    """The column (from 1) and the length of a part of a line of rules.csv."""
+    parts = raw.split(",")
+    word = parts[place].strip()
+    return sum(len(part) + 1 for part in parts[:place]) + parts[place].index(word) + 1, max(1, len(word))
 
 
-def _groups(links: list[tuple[int, str, str, str]], vocabulary: Vocabulary, found: list[Diagnostic]) -> dict[str, frozenset[str]]:
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A `g` line: an action or a group, and the group that it is in."""
+
+    line: int
+    raw: str
+    child: str
+    parent: str
+
+    def mistake(self, code: str, message: str, part: int, help: str) -> Diagnostic:
+        return Diagnostic(code, message, "rules.csv", self.line, *_span(self.raw, part), self.raw, help)
+
+
+MAX_GROUPS_UP = 9
+"""How far up pycasbin follows groups; node-casbin goes one further."""
+
+
+def _groups(links: list[_Link], vocabulary: Vocabulary, found: list[Diagnostic]) -> dict[str, frozenset[str]]:
     """Every name that each action answers to: its own, and those of the groups it is in, however far up."""
     above: dict[str, set[str]] = {}
-    children = {child for _, _, child, _ in links}
-    parents = {parent for _, _, _, parent in links}
-    for number, raw, child, parent in links:
-        above.setdefault(child, set()).add(parent)
-        if child not in vocabulary.actions and child not in parents:
-            help = suggest(child, [*vocabulary.actions, *parents])
-            found.append(Diagnostic("action-unknown", f"unknown action or group `{child}`", "rules.csv", number, *_span(raw, child), raw, help))
-        if parent in vocabulary.actions:
-            found.append(Diagnostic("group-name", f"`{parent}` is an action, not a group", "rules.csv", number, *_span(raw, parent, True), raw))
+    parents = {link.parent for link in links}
+    for link in links:
+        above.setdefault(link.child, set()).add(link.parent)
+        if link.child not in vocabulary.actions and link.child not in parents:
+            help = suggest(link.child, [*vocabulary.actions, *parents])
+            found.append(link.mistake("action-unknown", f"unknown action or group `{link.child}`", 1, help))
+        if link.parent in vocabulary.actions:
+            found.append(link.mistake("group-name", f"`{link.parent}` is an action, not a group", 2, "give the group a name of its own"))
     made: dict[str, frozenset[str]] = {}
+    far: set[str] = set()
     for action in vocabulary.actions:
-        names, waiting = {action}, [action]
-        while waiting:
-            fresh = above.get(waiting.pop(), set()) - names
-            names |= fresh
-            waiting += fresh
+        names, level, distance = {action}, {action}, 0
+        while level:
+            level = set().union(*(above.get(one, ()) for one in level)) - names
+            names |= level
+            distance += 1
+            far |= level if distance > MAX_GROUPS_UP else set()
         made[action] = frozenset(names)
-    reached = set().union(*made.values()) if made else set()
-    for number, raw, child, parent in links:
-        if child in children and child not in reached and child in parents:
-            found.append(Diagnostic("group-loop", f"no action reaches the group `{child}`", "rules.csv", number, *_span(raw, child), raw))
+    reached = set().union(*made.values())
+    for link in links:
+        if link.child not in reached and link.child in parents:
+            help = "a group holds actions, or groups that hold some; not itself"
+            found.append(link.mistake("group-loop", f"no action reaches the group `{link.child}`", 1, help))
+        if link.parent in far and link.child not in far:
+            message = f"the group `{link.parent}` is more than {MAX_GROUPS_UP} groups above an action: Casbin does not look so far"
+            found.append(link.mistake("group-far", message, 2, "put the actions in it directly"))
     return made
 
 
 # --- defaults, reasons, invariants -----------------------------------------------------------------------------------
 
 
-def _defaults(spec: PackSpec, actions: tuple[str, ...], groups: Mapping[str, frozenset[str]], files: Mapping[str, bytes], found: list[Diagnostic]) -> tuple[tuple[str, str], ...]:
-    names = set().union(*groups.values()) if groups else set(actions)
-    for name in spec.default:
+def _defaults(
+    spec: PackSpec, groups: Mapping[str, frozenset[str]], rules: tuple[Rule, ...], files: Mapping[str, bytes], found: list[Diagnostic]
+) -> tuple[tuple[str, str], ...]:
+    """What answers when no rule does: always a refusal."""
+    names = set().union(*groups.values())
+    permits = {rule.id for rule in rules if rule.permits}
+    for name, rule in spec.default.items():
+        at = ("pack.toml", files, ("default", name))
         if name not in names:
-            found.append(_at_key("pack.toml", files, ("default", name), "action-unknown", f"unknown action or group `{name}`", suggest(name, names)))
+            found.append(_at_key(*at, "action-unknown", f"unknown action or group `{name}`", suggest(name, names)))
+        if rule in permits:
+            message = f"the default of `{name}` is the rule `{rule}`, which permits"
+            found.append(_at_key(*at, "default-permit", message, "a default refuses: give it an id of its own"))
     return tuple(spec.default.items())
 
 
 def _parse_reasons(
-    files: Mapping[str, bytes], spec: PackSpec, rules: tuple[Rule, ...], defaults: tuple[tuple[str, str], ...], obligations: Mapping[str, Obligation], found: list[Diagnostic]
-) -> dict[str, Reason]:
+    files: Mapping[str, bytes], spec: PackSpec, rules: tuple[Rule, ...], lines: Mapping[str, int] | None,
+    defaults: tuple[tuple[str, str], ...], obligations: Mapping[str, Obligation], found: list[Diagnostic],
+) -> dict[str, Reason]:  # fmt: skip
+    """The reasons, one for each rule and default. `lines`: where each rule stands; nothing when some cannot be read."""
     if "reasons.csv" not in files:
         return {}
     name, languages = "reasons.csv", tuple(spec.pack.languages)
     sheet = read_sheet(name, files[name], ("rule", "legal_basis", "discreet", "obligations", *languages), found)
-    needed = {rule.id: rule for rule in rules}
-    ids = {*needed, *(rule for _, rule in defaults)}
-    lines = _unrepeated(sheet, "rule", "reason-repeated", "the rule `{}` has two reasons", found)
+    if not sheet.rows:
+        return {}
+    permits = {rule.id for rule in rules if rule.permits}
+    ids = {*(lines or ()), *(rule for _, rule in defaults)}
     made: dict[str, Reason] = {}
-    for id, row in lines.items():
+    for id, row in _unrepeated(sheet, "rule", "reason-repeated", "the rule `{}` has two reasons", found).items():
         at = {"file": name, "line": row.line}
-        if id not in ids:
-            found.append(Diagnostic("reason-without-rule", f"there is no rule `{id}`", help=suggest(id, ids), **at))
+        if id not in ids and lines is not None:
+            help = suggest(id, ids) or "remove this row, or write the rule"
+            found.append(Diagnostic("reason-without-rule", f"there is no rule `{id}`", help=help, **at))
         if row["discreet"] not in ("yes", "no"):
-            found.append(Diagnostic("reason-discreet", f"`discreet` is yes or no, not `{row['discreet']}`", **at))
+            found.append(Diagnostic("reason-discreet", f"`discreet` is `{row['discreet']}`", help="write `yes` or `no`", **at))
         owed = tuple(row["obligations"].split())
         for one in owed:
             if one not in obligations:
-                found.append(Diagnostic("obligation-unknown", f"unknown obligation `{one}`", help=suggest(one, obligations), **at))
+                help = suggest(one, obligations) or "declare it in pack.toml; a space separates several"
+                found.append(Diagnostic("obligation-unknown", f"unknown obligation `{one}`", help=help, **at))
         discreet = row["discreet"] == "yes"
         if discreet and (told := [one for one in owed if one in obligations and obligations[one].to == "requester"]):
-            found.append(Diagnostic("discreet-obligation", f"the discreet refusal `{id}` has an obligation for the requester, `{told[0]}`: it would reveal what it conceals", **at))
-        if discreet and id in needed and needed[id].permits:
-            found.append(Diagnostic("discreet-permit", f"the rule `{id}` permits: only a refusal is discreet", **at))
+            message = f"the discreet refusal `{id}` has an obligation for the requester, `{told[0]}`: it would reveal what it conceals"
+            found.append(Diagnostic("discreet-obligation", message, help="leave it to the service, or out", **at))
+        if discreet and id in permits:
+            found.append(Diagnostic("discreet-permit", f"the rule `{id}` permits: only a refusal is discreet", help="write `no`", **at))
         for language in languages:
             if not row[language]:
-                found.append(Diagnostic("reason-words", f"the words of `{id}` in `{language}` are missing", **at))
+                message = f"the words of `{id}` in `{language}` are missing"
+                found.append(Diagnostic("reason-words", message, help="say to the requester what was decided", **at))
         if not row["legal_basis"]:
-            found.append(Diagnostic("reason-basis", f"the rule `{id}` has no legal basis", **at))
+            found.append(Diagnostic("reason-basis", f"the rule `{id}` has no legal basis", help="name the article, or say that it is a choice", **at))
         made[id] = Reason(id, row["legal_basis"], discreet, owed, {one: row[one] for one in languages}, row.cells.get("sure", ""))
     for id in sorted(ids - made.keys()):
-        line = needed[id].line if id in needed else 0
-        place = {"file": "rules.csv", "line": line} if line else {"file": "pack.toml"}
-        found.append(Diagnostic("rule-without-reason", f"the rule `{id}` has no row in reasons.csv", help="say why it decides so", **place))
+        code, message, help = "rule-without-reason", f"the rule `{id}` has no row in reasons.csv", "say why it decides so"
+        if lines and id in lines:
+            found.append(Diagnostic(code, message, "rules.csv", lines[id], help=help))
+        else:
+            action = next(name for name, rule in defaults if rule == id)
+            found.append(_at_key("pack.toml", files, ("default", action), code, message, help))
     return made
 
 
@@ -498,29 +573,33 @@ def _unrepeated(sheet: Sheet, column: str, code: str, sentence: str, found: list
     return rows
 
 
-def _parse_invariants(files: Mapping[str, bytes], vocabulary: Vocabulary, groups: Mapping[str, frozenset[str]], found: list[Diagnostic]) -> tuple[Invariant, ...]:
+def _parse_invariants(
+    files: Mapping[str, bytes], vocabulary: Vocabulary, groups: Mapping[str, frozenset[str]], found: list[Diagnostic]
+) -> tuple[Invariant, ...]:
     name = "invariants.csv"
     if name not in files:
         return ()
     sheet = read_sheet(name, files[name], ("id", "form", "subject", "action", "fact", "condition"), found)
-    actions = set().union(*groups.values()) if groups else set()
-    texts = decode(name, files[name], []).splitlines()
+    actions = {*set().union(*groups.values()), "*"}
+    texts = re.split(r"\r\n|\r|\n", files[name].decode("utf-8-sig", "replace"))
     made: list[Invariant] = []
     for id, row in _unrepeated(sheet, "id", "invariant-repeated", "the invariant `{}` stands twice", found).items():
         at = {"file": name, "line": row.line}
         raw = texts[row.line - 1]
         if row["form"] not in FORMS:
-            found.append(Diagnostic("invariant-form", f"`{row['form']}` is not a form of invariant", help=suggest(row["form"], FORMS) or "one of " + ", ".join(FORMS), **at))
+            found.append(Diagnostic("invariant-form", f"`{row['form']}` is not a form of invariant", help=_one_of(row["form"], FORMS), **at))
         if row["subject"] not in (*vocabulary.subjects, "*"):
-            found.append(Diagnostic("subject-unknown", f"unknown subject type `{row['subject']}`", help=suggest(row["subject"], vocabulary.subjects), **at))
-        if row["action"] not in (*actions, "*"):
+            help = _one_of(row["subject"], [*vocabulary.subjects, "*"])
+            found.append(Diagnostic("subject-unknown", f"unknown subject type `{row['subject']}`", help=help, **at))
+        if row["action"] not in actions:
             found.append(Diagnostic("action-unknown", f"unknown action or group `{row['action']}`", help=suggest(row["action"], actions), **at))
         fact = row["fact"].removeprefix("r.")
         if row["form"] == "monotone":
             if fact not in vocabulary.facts or not vocabulary.facts[fact].is_boolean:
-                found.append(Diagnostic("fact-unknown", f"`{row['fact']}` is not a fact that is true or false", help=suggest(fact, vocabulary.facts), **at))
+                help = suggest(fact, vocabulary.facts) or "name a fact such as r.consent.blocked"
+                found.append(Diagnostic("fact-unknown", f"`{row['fact']}` is not a fact that is true or false", help=help, **at))
         elif not row["condition"]:
-            found.append(Diagnostic("invariant-condition", f"the invariant `{id}` has no condition", **at))
+            found.append(Diagnostic("invariant-condition", f"the invariant `{id}` has no condition", help="say what it is about", **at))
         offset = max(0, raw.find(row["condition"]))
         tree = parse_checked(row["condition"], vocabulary, name, row.line, offset, raw, found) if row["condition"] else None
         made.append(Invariant(id, row["form"], row["subject"], row["action"], fact, tree, row["condition"], row.line))
@@ -531,9 +610,12 @@ def _parse_invariants(files: Mapping[str, bytes], vocabulary: Vocabulary, groups
 
 
 def _digest(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None) -> str:
-    """SHA-256 of the pack's canonical bytes: what the files say, whatever the spreadsheet's dialect, comments and line ends."""
-    canonical = {name: canonical_file(name, data) for name, data in files.items()}
-    text = json.dumps([canonical, dict(settings or {})], sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    """SHA-256 of the pack's canonical bytes: what the files say, whatever the spreadsheet's dialect, comments and line ends.
+
+    Keys stay in the order of the file, which decides between defaults.
+    """
+    canonical = {name: canonical_file(name, files[name]) for name in sorted(files)}
+    text = json.dumps([canonical, dict(sorted((settings or {}).items()))], ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

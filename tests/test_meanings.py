@@ -8,6 +8,7 @@ outside a slice get random values: they must not matter.
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,13 +19,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from casbins import NodeCasbin, PyCasbin, objects_of
+from hypothesis import given, settings
 from numpy.typing import NDArray
+from random_packs import packs
 
 from engine.evaluator.conditions import And, Compare, Condition, Literal, Name, Not, Or
 from engine.evaluator.reference import deciding_rule, is_for
 from engine.evaluator.slices import FIRST_OUTCOME
 from engine.facts import Situation
-from engine.pack import Pack
+from engine.pack import Pack, parse_pack
 from engine.pdp import Pdp, load_pdp
 from engine.vocabulary import Value
 
@@ -161,9 +164,9 @@ def holds_everywhere(condition: Condition, columns: Columns, pack: Pack, known: 
 
 def assert_rows_agree(pdp: Pdp, subject: str, action: str, columns: Columns, pack: Pack | None = None) -> None:
     """The tables and reference.py, situation by situation."""
-    for situation, number in zip(situations(pdp.pack, columns), by_tables(pdp, subject, action, columns), strict=True):
-        expected = deciding_rule(pack or pdp.pack, subject, action, situation) or ""
-        assert pdp.outcomes[number].rule == expected, f"{subject}, {action}: {situation}"
+    rules = [outcome.rule for outcome in pdp.outcomes]
+    for situation, number in zip(situations(pdp.pack, columns), by_tables(pdp, subject, action, columns).tolist(), strict=True):
+        assert rules[number] == (deciding_rule(pack or pdp.pack, subject, action, situation) or ""), f"{subject}, {action}: {situation}"
 
 
 def assert_columns_agree(pdp: Pdp, subject: str, action: str, columns: Columns) -> None:
@@ -251,17 +254,17 @@ def sample(subject: str, action: str, paths: int, at_random: int) -> list[dict[s
     return chosen + [random_values(PDP.pack, chance) for _ in range(at_random)]
 
 
-def expected(subject: str, action: str, situation: Situation) -> tuple[bool, str]:
+def expected(pdp: Pdp, subject: str, action: str, situation: Situation) -> tuple[bool, str]:
     """What Casbin should say: a default of the pack is no line of its policy, and denies."""
-    outcome = PDP.evaluate(subject, action, situation)
-    assert outcome.rule == (deciding_rule(PDP.pack, subject, action, situation) or "")
-    return outcome.permits, outcome.rule if outcome.rule in PDP.pack.by_id else ""
+    outcome = pdp.evaluate(subject, action, situation)
+    assert outcome.rule == (deciding_rule(pdp.pack, subject, action, situation) or "")
+    return outcome.permits, outcome.rule if outcome.rule in pdp.pack.by_id else ""
 
 
 @every_slice()
 def test_pycasbin_decides_alike_by_the_same_rule(python: PyCasbin, subject: str, action: str) -> None:
     for situation in sample(subject, action, paths=60, at_random=10):
-        assert python.decide(objects_of(PDP.pack, subject, action, situation)) == expected(subject, action, situation), situation
+        assert python.decide(objects_of(PDP.pack, subject, action, situation)) == expected(PDP, subject, action, situation), situation
 
 
 @every_slice()
@@ -269,7 +272,7 @@ def test_node_casbin_decides_alike_by_the_same_rule(node: NodeCasbin, subject: s
     several = sample(subject, action, paths=60, at_random=10)
     answers = node.decide(POLICIES, (objects_of(PDP.pack, subject, action, situation) for situation in several))
     for situation, answer in zip(several, answers, strict=True):
-        assert answer == expected(subject, action, situation), situation
+        assert answer == expected(PDP, subject, action, situation), situation
 
 
 @pytest.mark.long
@@ -277,4 +280,33 @@ def test_node_casbin_decides_alike_by_the_same_rule(node: NodeCasbin, subject: s
 def test_both_casbins_decide_alike_on_every_path(python: PyCasbin, node: NodeCasbin, subject: str, action: str) -> None:
     for situation in sample(subject, action, paths=1_000_000, at_random=200):
         objects = objects_of(PDP.pack, subject, action, situation)
-        assert python.decide(objects) == node.decide(POLICIES, [objects])[0] == expected(subject, action, situation), situation
+        assert python.decide(objects) == node.decide(POLICIES, [objects])[0] == expected(PDP, subject, action, situation), situation
+
+
+# --- random packs ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150)
+@given(packs())
+def test_tables_and_reference_agree_on_random_packs(files: dict[str, bytes]) -> None:
+    pdp = Pdp(parse_pack(files))
+    for subject, action in distinct(pdp):
+        size = domain(pdp, subject, action)
+        several = blocks(pdp, subject, action, 0, size) if size <= 2000 else [random_block(pdp, 1000, seed=size)]
+        for columns in several:
+            assert_rows_agree(pdp, subject, action, columns)
+            assert_columns_agree(pdp, subject, action, columns)
+
+
+@settings(max_examples=60)
+@given(packs())
+def test_both_casbins_decide_alike_on_random_packs(node: NodeCasbin, files: dict[str, bytes]) -> None:
+    pdp = Pdp(parse_pack(files))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("model.conf", "rules.csv"):
+            (Path(folder) / name).write_bytes(files[name])
+        python = PyCasbin(folder)
+        for subject, action in distinct(pdp):
+            several = [*islice((situation for situation, _ in path_situations(pdp, subject, action)), 8), *(random_values(pdp.pack, random.Random(n)) for n in range(2))]
+            objects = [objects_of(pdp.pack, subject, action, situation) for situation in several]
+            assert [python.decide(one) for one in objects] == node.decide(folder, objects) == [expected(pdp, subject, action, one) for one in several]

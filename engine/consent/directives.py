@@ -19,7 +19,7 @@ Target: TypeAlias = tuple[str, str | Interval | None]
 """A form and its value: ("professional", "10000000017"), ("deposited", (from, until)), ("everybody", None)."""
 
 FOREVER = float("inf")
-_OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "recorded_by", "capacity", "basis", "id"}
+OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "recorded_by", "capacity", "basis", "id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
     kind = vocabulary.kinds.get(str(data.get("kind")))
     if kind is None:
         raise RequestError(f"{where}.kind", f"`{data.get('kind')}` is not a kind of directive", suggest(str(data.get("kind")), vocabulary.kinds))
-    properties = {key: _word(value, f"{where}.{key}") for key, value in data.items() if key not in _OWN}
+    properties = {key: _word(value, f"{where}.{key}") for key, value in data.items() if key not in OWN}
     for key in properties:
         if key not in kind.properties:
-            known = (*kind.properties, *sorted(_OWN))
+            known = (*kind.properties, *sorted(OWN))
             raise RequestError(f"{where}.{key}", f"a directive of kind `{kind.name}` has no `{key}`", suggest(key, known))
     if kind.group and kind.group not in properties and not data.get("withdraw"):
         raise RequestError(f"{where}.{kind.group}", "is missing", "a membership names its group")
@@ -77,7 +77,7 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
     if end <= start:
         raise RequestError(f"{where}.until", "is not after `from`")
     targets = _targets(data.get("target"), kind.targets, vocabulary.time_zone, f"{where}.target")
-    return Directive(kind.name, targets, number, start, end, withdraw, properties, {k: data[k] for k in _OWN & data.keys()})
+    return Directive(kind.name, targets, number, start, end, withdraw, properties, {k: data[k] for k in OWN & data.keys()})
 
 
 def _word(value: Any, where: str) -> str:

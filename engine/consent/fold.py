@@ -77,8 +77,8 @@ def fold(directives: Iterable[Directive], vocabulary: Vocabulary, at: float, rev
                 ended.append(Statement(directive.kind, target, directive))
             elif directive.start <= at and not withdrawn:
                 in_force.append(Statement(directive.kind, target, directive))
-            if not withdrawn:
-                holds_until = min([holds_until, *(edge for edge in (directive.start, directive.end) if edge > at)])
+            edges = (directive.start,) if withdrawn else (directive.start, directive.end)  # one withdrawn before it starts has ended from then on
+            holds_until = min([holds_until, *(edge for edge in edges if edge > at)])
     number = known[-1].revision if known else 0
     record = Record(at, number, tuple(in_force), tuple(ended), holds_until, vocabulary.time_zone)
     return _until(record, min([holds_until, *_deadlines(record, vocabulary)]))

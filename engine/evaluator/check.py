@@ -38,7 +38,8 @@ def check_condition(tree: Condition, vocabulary: Vocabulary, file: str, line: in
             return vocabulary.subjects if name.fact == "subject.type" else tuple(vocabulary.actions)
         if name.fact in vocabulary.facts:
             return vocabulary.facts[name.fact].values
-        report("fact-unknown", f"unknown fact `{name.fact}`", name.at, len(name.fact) + 2, suggest(name.fact, vocabulary.facts))
+        help = suggest(name.fact, (*vocabulary.facts, *BUILT_IN)) or "declare it in vocabulary.toml"
+        report("fact-unknown", f"unknown fact `{name.fact}`", name.at, len(name.fact) + 2, help)
         return None
 
     def walk(part: Condition) -> None:
@@ -50,14 +51,16 @@ def check_condition(tree: Condition, vocabulary: Vocabulary, file: str, line: in
             case Compare(left, right):
                 known = values(left)
                 if known is not None and left.fact in vocabulary.facts and vocabulary.facts[left.fact].is_boolean:
-                    report("fact-boolean", f"`{left.fact}` is true or false: it is not compared", left.at, len(left.fact) + 2, f"write r.{left.fact} or !r.{left.fact}")
+                    help = f"write r.{left.fact} or !r.{left.fact}"
+                    report("fact-boolean", f"`{left.fact}` is true or false: it is not compared", left.at, len(left.fact) + 2, help)
                 elif known is not None and isinstance(right, Literal) and right.value not in known:
                     help = suggest(right.value, known) or "it takes " + ", ".join(f"`{one}`" for one in known[:8])
                     report("value-unknown", f"unknown value `{right.value}` of `{left.fact}`", right.at + 1, len(right.value), help)
                 elif isinstance(right, Name):
                     other = values(right)
                     if known is not None and other is not None and set(known) != set(other):
-                        report("facts-incomparable", f"`{left.fact}` and `{right.fact}` take different values", right.at, len(right.fact) + 2)
+                        help = f"compare each with a word, joined by `&&` or `||`: `{left.fact}` takes " + ", ".join(f"`{one}`" for one in known[:8])
+                        report("facts-incomparable", f"`{left.fact}` and `{right.fact}` take different values", right.at, len(right.fact) + 2, help)
             case Not(item):
                 walk(item)
             case And(items) | Or(items):
@@ -67,12 +70,18 @@ def check_condition(tree: Condition, vocabulary: Vocabulary, file: str, line: in
     walk(tree)
 
 
+_REFUSED = {"format", "format_map", "mro", "tb_frame", "gi_frame", "ag_frame", "cr_frame", "exec", "this", "true", "false", "null"}
+
+
 def attribute_problem(name: str) -> str:
-    """Why `name` cannot be an attribute in every Casbin reader; empty when it can."""
-    if name.startswith("_"):
-        return "Casbin's evaluator refuses names that start with `_`"
-    if name in ("format", "format_map", "mro", "tb_frame", "func_globals"):
-        return "Casbin's evaluator refuses this name"
+    """Why `name` cannot be an attribute in every Casbin reader; empty when it can.
+
+    pycasbin evaluates with simpleeval, which refuses what could lead out of it; node-casbin with jsep and expression-eval, which do the same for theirs.
+    """
+    if name.startswith(("_", "func_")):
+        return "Casbin's evaluator refuses names that start with `_` or `func_`"
+    if name in _REFUSED or "prototype" in name or name.endswith("constructor"):
+        return "Casbin's evaluators refuse this name"
     if keyword.iskeyword(name) or not name.isidentifier() or not name.isascii():
         return "a fact's name is a word of ASCII letters, digits and `_`, and no word of Python"
     return ""

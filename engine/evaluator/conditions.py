@@ -1,14 +1,15 @@
 """The language of conditions: the portable subset of Casbin's matchers, parsed.
 
-    condition  = conjunction { "||" conjunction }
-    conjunction= term { "&&" term }
-    term       = "!" name | "!" "(" condition ")" | "(" condition ")" | name [ ("==" | "!=") operand ]
-    operand    = literal | name
-    name       = "r." object "." attribute
-    literal    = "'" { A-Z a-z 0-9 _ . - } "'"
+    condition   = conjunction { "||" conjunction }
+    conjunction = term { "&&" term }
+    term        = "!" name | "!" "(" condition ")" | "(" condition ")" | name [ ("==" | "!=") operand ]
+    operand     = literal | name
+    name        = "r." object "." attribute
+    literal     = "'" { A-Z a-z 0-9 _ . - } "'"
 
 What pycasbin, node-casbin and this compiler all read alike, and nothing else: no comma, no `in`, no double quote, no `true` or `false`, no number, no function, no
-chained comparison. This module knows the grammar only; whether a name is a fact is the business of `check`.
+chained comparison. `&&` and `||` stand between spaces (pycasbin replaces them by `and` and `or` as text), and no word of a literal is `r.` or `p.` (it would
+replace that by `r_` or `p_`). This module knows the grammar only; whether a name is a fact is the business of `check`.
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ class ConditionError(Exception):
 _TOKEN = re.compile(
     r"""(?P<space>\s+)|(?P<name>r\.[A-Za-z_]\w*\.[A-Za-z_]\w*(?![\w.(]))|(?P<literal>'[A-Za-z0-9_.\-]+')|(?P<op>==|!=|&&|\|\||!|\(|\))""", re.ASCII
 )
+_REWRITTEN = re.compile(r"\b[rp]\d*\.", re.ASCII)
+"""What pycasbin takes for the start of a name, in literals too."""
+
 _HELP = (
+    (r"''", "a literal has at least one character"),
     (r"'[^']*'", "a literal holds letters, digits, `_`, `.` and `-` only"),
     (r"'", "a literal starts and ends with a single quote"),
     (r'"', "use single quotes: Casbin takes a double-quoted condition for a constant"),
@@ -97,9 +102,14 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
         match = _TOKEN.match(text, at)
         if match is None:
             raise _unreadable(text, at)
+        word, end = match.group(), match.end()
+        if match.lastgroup == "literal" and _REWRITTEN.search(word):
+            raise ConditionError(f"Casbin would take a part of {word} for a name", at, len(word), "no word of a literal is `r.` or `p.`")
+        if word in ("&&", "||") and not (text[at - 1 : at].isspace() and text[end : end + 1].isspace()):
+            raise ConditionError(f"`{word}` stands between spaces", at, 2, "Casbin would join it to the words beside it")
         if match.lastgroup != "space":
-            yield match.lastgroup or "", match.group(), at
-        at = match.end()
+            yield match.lastgroup or "", word, at
+        at = end
     yield "end", "", len(text)
 
 
@@ -144,7 +154,7 @@ class _Parser:
             if word == "(":
                 return Not(self.parenthesis())
             if kind != "name":
-                raise ConditionError("`!` stands before a fact or a parenthesis", at, max(1, len(word)))
+                raise ConditionError("`!` stands before a fact or a parenthesis", at, max(1, len(word)), "such as `!r.consent.blocked` or `!(...)`")
             name = self.name()
             kind, word, at = self.tokens[self.place]
             if word in ("==", "!="):

@@ -66,7 +66,7 @@ class Store:
         number = self._numbers.get(made)
         if number is None:
             number = len(self.nodes)
-            if len(self._numbers) >= self.budget:
+            if len(self._numbers) >= self.budget and not self._sifting:  # a swap may pass through a larger diagram, and must not stop halfway
                 raise BudgetExceeded
             self.nodes.append(made)
             self._numbers[made] = number

@@ -50,7 +50,9 @@ class Readers:
 
     def __init__(self, facts: Iterable[Fact], tables: Tables, zone: str, action: str):
         self.tables, self.zone, self.action = tables, zone, action
-        used = [fact for fact in facts if fact.constant is None and fact.name in tables.fields]
+        known = [fact for fact in facts if fact.name in tables.fields]
+        used = [fact for fact in known if fact.constant is None]
+        self.settled = sum(tables.code(fact.name, fact.constant) for fact in known if fact.constant is not None)  # a cell's condition may ask for a setting
         self.of_record = [fact for fact in used if isinstance(fact.form, Elapsed) and fact.form.since.steps[0] == "record"]
         self.held = [fact for fact in used if isinstance(fact.form, Held)]
         of_request = [fact for fact in used if fact not in self.of_record and fact not in self.held]
@@ -66,7 +68,7 @@ class Readers:
         return plan
 
     def _plan(self, record: Record) -> Plan:
-        bits = sum(self._elapsed(fact, record) for fact in self.of_record)
+        bits = self.settled + sum(self._elapsed(fact, record) for fact in self.of_record)
         common: list[Reader] = []
         of_resource: list[Reader] = []
         aims: dict[Steps, _Aim] = {}
@@ -256,8 +258,8 @@ def _aim(aim: _Aim, form: Held, shapes: list[str], record: Record, bit: int, dou
     if form.via:
         groups = {s.target[1] for s in statements if s.target[0] == form.group}
         for member in record.in_force:
-            if member.kind == form.via and member.target[0] in shapes and member.has(form.group) in groups:
-                word = str(member.target[1])
+            shape, word = member.target
+            if member.kind == form.via and shape in shapes and isinstance(word, str) and member.has(form.group) in groups:
                 aim.by_value[word] = aim.by_value.get(word, 0) | bit
 
 

@@ -181,16 +181,13 @@ def _rows(store: Store, states: list[int], variables: list[int], bits: list[int]
             return np.array([n], np.int64)
         key = (n, place)
         if key not in made:
-            count = 1 << bits[place]
-            if n >= 0 and levels[store.nodes[n].variable] == place:
-                node, size = store.nodes[n], store.sizes[variables[place]]
-                common = walk(node.default, place + 1)
-                parts = [common] * size + [walk(invalid, place + 1)] * (count - size)
-                for value, child in node.others:
-                    parts[value] = walk(child, place + 1)
-                made[key] = np.concatenate(parts)
-            else:
-                made[key] = np.tile(walk(n, place + 1), count)
+            node = store.nodes[n] if n >= 0 and levels[store.nodes[n].variable] == place else None
+            common = walk(node.default if node else n, place + 1)
+            size = store.sizes[variables[place]]
+            parts = [common] * size + [walk(invalid, place + 1)] * ((1 << bits[place]) - size)
+            for value, child in node.others if node else ():
+                parts[value] = walk(child, place + 1)
+            made[key] = np.concatenate(parts)
         return made[key]
 
     rows = [walk(state, start) for state in states]

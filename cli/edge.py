@@ -1,0 +1,146 @@
+"""What every command shares: packs and requests read from disk, answers printed, mistakes turned into exit codes.
+
+    0  fine        1  a finding: a pack that does not check, a vector that fails, a diff that is not empty        2  misuse: the message is on stderr
+
+Internal bugs keep their traceback: they are not answers.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from engine.errors import HabilisError, suggest
+from engine.pack import Pack, load_pack
+from engine.pdp import Pdp, load_pdp
+from engine.request import MAX_BYTES
+from engine.specs import Scalar
+from engine.vectors import typed_settings
+
+PACK = "policies"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Misuse(HabilisError):
+    """A command that cannot be done as it was asked for."""
+
+
+def command(function: F) -> F:
+    """A command whose mistakes are messages on stderr and exit code 2."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except HabilisError as error:
+            stop(str(error))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            stop(f"cannot use `{error.filename}`: {(error.strerror or str(error)).lower()}" if error.filename else str(error))
+
+    return run  # type: ignore[return-value]
+
+
+def stop(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
+
+
+def finding() -> NoReturn:
+    raise typer.Exit(1)
+
+
+# --- printing --------------------------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    """Print text for people. What the terminal's encoding does not have is escaped, never a reason to fail."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Print JSON for machines."""
+    try:
+        say(json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False))
+    except ValueError:
+        raise Misuse("the answer holds a number that JSON cannot write") from None
+
+
+# --- packs -----------------------------------------------------------------------------------------------------------
+
+
+def open_pdp(path: Path, settings: Sequence[str] = ()) -> Pdp:
+    """The compiled pack in a folder or in a file that `habilis compile` wrote."""
+    if path.is_file():
+        from engine.compiled import load
+
+        _refuse_settings(path, settings)
+        return load(path.read_bytes(), str(path))
+    return load_pdp(path, read_settings(path, settings))
+
+
+def open_pack(path: Path, settings: Sequence[str] = ()) -> Pack:
+    """The checked pack in a folder or in a compiled file, not compiled."""
+    return open_pdp(path, settings).pack if path.is_file() else load_pack(path, read_settings(path, settings))
+
+
+def read_settings(folder: Path, settings: Sequence[str]) -> dict[str, Scalar]:
+    """Settings written `name=value`, as the kinds of value that the pack in the folder declares."""
+    if not folder.is_dir():
+        raise Misuse(f"there is no pack `{folder}`: name the folder that holds pack.toml, or a compiled pack")
+    texts = split_settings(settings)
+    return typed_settings(texts, load_pack(folder).settings) if texts else {}
+
+
+def split_settings(settings: Sequence[str]) -> dict[str, bool | str]:
+    made: dict[str, bool | str] = {}
+    for one in settings:
+        name, sign, value = one.partition("=")
+        if not sign or not name.strip():
+            raise Misuse(f"`{one}` is not a setting: write --settings name=value")
+        made[name.strip()] = value.strip()
+    return made
+
+
+def _refuse_settings(path: Path, settings: Sequence[str]) -> None:
+    if settings:
+        raise Misuse(f"the settings of `{path}` were fixed when it was compiled: use --settings with `habilis compile`")
+
+
+def choose(what: str, word: str, known: Iterable[str]) -> str:
+    """One of the known words, or a message that says which is close."""
+    several = list(known)
+    if word not in several:
+        help = suggest(word, several) or ("it is one of " + ", ".join(several) if len(several) <= 12 else "")
+        raise Misuse(f"unknown {what} `{word}`" + (f": {help}" if help else ""))
+    return word
+
+
+def language_of(pack: Pack, wanted: str | None) -> str:
+    """The language asked for, or English where the pack has it, or its first."""
+    if wanted is not None:
+        return choose("language", wanted, pack.languages)
+    return "en" if "en" in pack.languages else pack.languages[0]
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, or of stdin for `-`; one more than is allowed is enough to be refused."""
+    if str(path) == "-":
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

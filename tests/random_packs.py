@@ -1,0 +1,344 @@
+"""Random packs, and random questions to any pack: Hypothesis strategies.
+
+`packs()` gives the files of a pack that checks: facts in all seven forms, groups of actions, rules with random conditions, a grid with conditional cells,
+defaults or none. `requests(pack)` and `directives(pack)` read from a pack's vocabulary what its facts look at, and put there what is usual, what is known,
+and what makes no sense.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+
+from engine.calendar import iso
+from engine.pack import MODEL, Pack
+from engine.request import Action, Entity, Request
+from engine.vocabulary import Cell, Coded, Elapsed, Given, Held, Member, Path, Same
+
+NOW = 1795256400.0
+"""2026-11-21T11:20:00+01:00."""
+PEOPLE = ("ann", "bob", "cyd")
+Steps = tuple[str, ...]
+
+
+# --- writing a pack --------------------------------------------------------------------------------------------------
+
+
+def write_pack(
+    *,
+    facts: Mapping[str, Mapping[str, Any]],
+    rules: Sequence[tuple[str, str, str, str, str]],
+    subjects: Sequence[str] = ("user",),
+    actions: Mapping[str, Sequence[str]] | None = None,
+    groups: Iterable[tuple[str, str]] = (),
+    default: Mapping[str, str] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    vocabulary: Mapping[str, Any] | None = None,
+    sheets: Mapping[str, Sequence[Sequence[str]]] | None = None,
+) -> dict[str, bytes]:
+    """The files of a pack, from its parts."""
+    head = {"pack": {"name": "random", "version": 1, "time_zone": "Europe/Paris", "languages": ["en"]}, "default": default or {}, "setting": settings or {}}
+    nested: dict[str, dict[str, Any]] = {}
+    for name, fact in facts.items():
+        where, attribute = name.split(".")
+        nested.setdefault(where, {})[attribute] = {"about": name, **fact}
+    words = {"subjects": list(subjects), "actions": actions or {"thing": ["read"]}, **(vocabulary or {}), "fact": nested}
+    lines = [*(", ".join(("g", *link)) for link in groups), *(", ".join(("p", *rule)) for rule in rules)]
+    ids = dict.fromkeys([*(rule[0] for rule in rules), *(default or {}).values()])
+    reasons = [("rule", "legal_basis", "discreet", "obligations", "en"), *((id, "a law", "no", "", f"Because {id}.") for id in ids)]
+    files = {
+        "pack.toml": _toml(head),
+        "vocabulary.toml": _toml(words),
+        "model.conf": MODEL,
+        "rules.csv": "\n".join(lines) + "\n",
+        "reasons.csv": _sheet(reasons),
+        "invariants.csv": _sheet([("id", "form", "subject", "action", "fact", "condition"), ("some-subject", "never_permit", "*", "*", "", f"r.subject.type != '{subjects[0]}'")]),
+        **{name: _sheet(rows) for name, rows in (sheets or {}).items()},
+    }
+    return {name: text.encode() for name, text in files.items()}
+
+
+def _toml(value: Mapping[str, Any]) -> str:
+    """A table of tables: what is written on one line is written on one line."""
+    return "".join(f"{json.dumps(key)} = {_inline(one)}\n" for key, one in value.items())
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_inline(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_inline(one) for one in value) + "]"
+    return json.dumps(value)
+
+
+def _sheet(rows: Iterable[Sequence[str]]) -> str:
+    return "".join(",".join(row) + "\n" for row in rows)
+
+
+# --- random packs ----------------------------------------------------------------------------------------------------
+
+WORDS = ("x", "y", "z")
+OBJECTS = ("subject", "action", "resource", "context", "consent", "matrix")
+INPUTS = ("subject.id", "subject.team", "subject.roles", "resource.id", "resource.owner", "resource.shelf", "resource.made", "context.mode", "context.flag", "action.target.id", "incoming.owner")
+KINDS = {
+    "grant": {"targets": ["person", "team", "everybody"], "properties": ["by"]},
+    "ban": {"targets": ["person"], "ends": ["grant"]},
+    "member": {"targets": ["person"], "properties": ["team"], "group": "team"},
+    "seal": {"targets": ["item", "made", "everybody"]},
+    "birth": {"targets": ["everybody"], "properties": ["day"]},
+}
+SETTINGS = {"strict": {"value": True}, "tone": {"value": "y", "choices": list(WORDS)}, "delay": {"value": 3, "unit": "days"}}
+
+
+@st.composite
+def packs(draw: st.DrawFn, most: int = 7) -> dict[str, bytes]:
+    """The files of a pack of up to `most` facts."""
+    subjects = draw(st.sampled_from([("user",), ("user", "robot"), ("user", "robot", "guest")]))
+    actions = ("read", "write", "burn")[: draw(st.integers(1, 3))]
+    groups = draw(st.lists(st.sampled_from([(action, group) for action in actions for group in ("using", "changing")] + [("using", "anything"), ("changing", "anything")]), unique=True))
+    groups = [link for link in groups if link[0] in actions or any(parent == link[0] for _, parent in groups)]
+    named = sorted({*actions, *(parent for _, parent in groups)})
+    kinds_of_fact = draw(st.lists(st.sampled_from(sorted(FORMS)), min_size=3, max_size=most))
+    facts = {f"{draw(st.sampled_from(OBJECTS))}.f{n}": draw(FORMS[kind]) for n, kind in enumerate(kinds_of_fact)}
+    tests = _tests(facts, subjects, actions)
+    settled = [name for name, fact in facts.items() if fact["form"] != "cell"]
+    inner = _conditions(_tests({name: facts[name] for name in settled}, (), ()) or ["r.context.plain"], 2)
+    if not settled:
+        facts["context.plain"] = {"form": "given", "of": "context.flag", "absent": False}
+    rules = []
+    for n in range(draw(st.integers(3, 10))):
+        rules.append((f"rule-{n}", draw(st.sampled_from([*subjects, "*", "*"])), draw(st.sampled_from([*named, "*", "*"])), draw(_conditions(tests, 3)), draw(st.sampled_from(["allow", "deny"]))))
+    default = draw(st.dictionaries(st.sampled_from(named), st.sampled_from(["default-a", "default-b"]), max_size=2))
+    letters = st.sampled_from(["A", "B", "C"])
+    grid = [("row", "left", "right"), *((shelf, draw(letters), draw(letters)) for shelf in WORDS)]
+    vocabulary = {
+        "alias": {"incoming": {actions[-1]: "action.document", "otherwise": "resource"}},
+        "kind": KINDS,
+        "list": {"shelves": {"file": "data/shelves.csv"}},
+        "grid": {"map": {"file": "data/map.csv", "letters": {"A": "published", "B": "inferred", "C": "published"}}},
+        "condition": {"when_one": draw(inner), "when_two": draw(inner)},
+    }
+    sheets = {"data/map.csv": grid, "data/shelves.csv": [("shelf", "side", "tone"), ("x", "left", "x"), ("y", "right", "y"), ("z", "", "")]}
+    return write_pack(
+        facts=facts, rules=rules, subjects=subjects, actions={"thing": list(actions)}, groups=groups, default=default, settings=SETTINGS, vocabulary=vocabulary, sheets=sheets
+    )
+
+
+_paths = st.sampled_from(INPUTS)
+_truth = {"absent": st.booleans(), "unknown": st.booleans()}
+_words = {"absent": st.sampled_from(WORDS), "unknown": st.sampled_from(WORDS)}
+_letter = st.one_of(st.booleans(), st.just({"condition": "when_one"}), st.just({"condition": "when_two"}), st.just({"setting": "tone", "is": "y"}))
+_several = st.lists(st.sampled_from(WORDS), min_size=1, max_size=2, unique=True)
+_held_of = st.sampled_from(
+    [{"person": "subject.id"}, {"person": "subject.id", "team": "subject.team"}, {"person": "incoming.owner", "everybody": "everybody"}, {"team": "subject.team"}, {"person": "action.target.id"}]
+)
+_cell = {"form": st.just("cell"), "grid": st.just("map"), "row": st.sampled_from(["resource.shelf", "context.mode"])}
+FORMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "given": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, **_truth}),
+    "given word": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, "values": st.just(list(WORDS)), **_words}),
+    "given one word": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, "values": st.just(["x"]), "absent": st.just("x")}),
+    "given text": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, "text": st.just(True), **_truth}),
+    "setting": st.fixed_dictionaries({"form": st.just("given"), "of": st.just("setting.strict"), "absent": st.booleans()}),
+    "setting word": st.fixed_dictionaries({"form": st.just("given"), "of": st.just("setting.tone"), "values": st.just(list(WORDS)), "absent": st.just("x")}),
+    "same": st.fixed_dictionaries({"form": st.just("same"), "of": st.tuples(_paths, _paths), "absent": st.booleans()}),
+    "member": st.fixed_dictionaries({"form": st.just("member"), "of": _paths, "in": _several, "several": st.booleans(), **_truth}),
+    "held": st.fixed_dictionaries({"form": st.just("held"), "kind": st.just("grant"), "of": _held_of, "absent": st.booleans(), "ended": st.booleans()}),
+    "held with": st.fixed_dictionaries(
+        {"form": st.just("held"), "kind": st.just("grant"), "of": _held_of, "with": st.sampled_from([{"by": "ann"}, {"by": "@subject.id"}]), "absent": st.booleans()}
+    ),
+    "held via": st.fixed_dictionaries({"form": st.just("held"), "kind": st.just("grant"), "of": _held_of, "via": st.just("member"), "absent": st.booleans()}),
+    "held seal": st.fixed_dictionaries(
+        {"form": st.just("held"), "kind": st.just("seal"), "of": st.just({"item": "resource.id", "made": "resource.made", "everybody": "everybody"}), "absent": st.booleans()}
+    ),
+    "held ban": st.fixed_dictionaries({"form": st.just("held"), "kind": st.just("ban"), "of": st.just({"person": "subject.id"}), "absent": st.booleans()}),
+    "elapsed": st.fixed_dictionaries(
+        {"form": st.just("elapsed"), "since": st.sampled_from(["resource.made", "record.birth.day", "record.birth.from", "record.ban.until"]),
+         "at_least": st.sampled_from([{"days": "delay"}, {"months": 1}, {"years": 18}]), "absent": st.booleans()}
+    ),
+    "coded": st.fixed_dictionaries({"form": st.just("coded"), "of": _paths, "codes": st.dictionaries(st.sampled_from(WORDS), st.booleans()), "several": st.booleans(), **_truth}),
+    "coded word": st.fixed_dictionaries({"form": st.just("coded"), "of": _paths, "list": st.just("shelves"), "column": st.just("tone"), "values": st.just(list(WORDS)), **_words}),
+    "coded list": st.fixed_dictionaries(
+        {"form": st.just("coded"), "of": _paths, "list": st.just("shelves"), "column": st.just("side"), "in": st.just(["left"]), "several": st.booleans(), **_truth}
+    ),
+    "cell": st.fixed_dictionaries({**_cell, "column_is": st.just("left"), "letters": st.fixed_dictionaries({"A": _letter, "B": _letter, "C": _letter}), **_truth}),
+    "cell found": st.fixed_dictionaries(
+        {**_cell, "column": st.just({"of": "context.mode", "list": "shelves", "column": "side"}), "letters": st.fixed_dictionaries({"A": _letter, "B": _letter, "C": _letter}), **_truth}
+    ),
+    "cell word": st.fixed_dictionaries(
+        {**_cell, "column_is": st.just("right"), "letters": st.just({"A": "x", "B": "y", "C": "z"}), "values": st.just(list(WORDS)), **_words}
+    ),
+}  # fmt: skip
+
+
+def _tests(facts: Mapping[str, Mapping[str, Any]], subjects: Sequence[str], actions: Sequence[str]) -> list[str]:
+    """Every comparison that is in the language, and the facts that are true or false."""
+    words = {name: fact["values"] for name, fact in facts.items() if fact.get("values")}
+    made = [f"r.{name}" for name in facts if name not in words]
+    made += [f"r.{name} {sign} '{value}'" for name, values in words.items() for value in values for sign in ("==", "!=")]
+    made += [f"r.{a} {sign} r.{b}" for a in words for b in words if a != b and words[a] == words[b] for sign in ("==", "!=")]
+    made += [f"r.subject.type == '{subject}'" for subject in subjects] + [f"r.action.name != '{action}'" for action in actions]
+    return made
+
+
+def _conditions(tests: Sequence[str], depth: int) -> st.SearchStrategy[str]:
+    """Conditions over some tests, negated, joined, in parentheses or bare where that means the same."""
+    plain = [test for test in tests if " " not in test]
+    leaf = st.one_of(st.sampled_from(tests), st.sampled_from(plain).map(lambda test: "!" + test) if plain else st.sampled_from(tests))
+    return st.recursive(
+        leaf,
+        lambda inner: st.one_of(
+            st.lists(inner, min_size=2, max_size=3).map(lambda parts: " && ".join(f"({part})" if "||" in part else part for part in parts)),
+            st.lists(inner, min_size=2, max_size=3).map(" || ".join),
+            inner.map(lambda part: f"!({part})"),
+            inner.map(lambda part: f"({part})"),
+        ),
+        max_leaves=2 * depth,
+    )
+
+
+# --- random questions ------------------------------------------------------------------------------------------------
+
+
+def known_words(pack: Pack) -> dict[str, list[str]]:
+    """What each input is compared with, by its path as the vocabulary writes it."""
+    made: dict[str, list[str]] = {}
+
+    def add(path: Path | str | None, words: Iterable[Any]) -> None:
+        if isinstance(path, Path):
+            made.setdefault(path.text, []).extend(word for word in words if isinstance(word, str))
+
+    for fact in pack.vocabulary.facts.values():
+        match fact.form:
+            case Given(of, text, None):
+                add(of, ["some text"] if text else fact.values)
+            case Member(of, among):
+                add(of, sorted(among))
+            case Coded(of, codes):
+                add(of, list(codes)[:12])
+            case Cell(grid, row, column, column_of):
+                add(row, list(grid.rows)[:12])
+                add(column, list(column_of)[:12])
+            case Same(left, right):
+                add(left, PEOPLE)
+                add(right, PEOPLE)
+            case Held():
+                for shape, path in fact.form.of:
+                    add(path, INSTANTS if shape in ("deposited", "made") else PEOPLE)
+                for _, wanted in fact.form.where:
+                    add(wanted, PEOPLE)
+            case Elapsed(since):
+                add(since, INSTANTS)
+    return {text: list(dict.fromkeys(words)) for text, words in made.items() if not text.startswith(("setting.", "record."))}
+
+
+DAY = 86400.0
+MOMENTS = (NOW, NOW - 1, NOW + 1, NOW - 3 * DAY, NOW + DAY, NOW - 30 * DAY, NOW - 31 * DAY, NOW - 3650 * DAY, NOW - 18 * 365.25 * DAY)
+INSTANTS = tuple(iso(moment, zone) for moment, zone in zip(MOMENTS, ("UTC", "Europe/Paris", "Asia/Kolkata") * 3, strict=True))
+JUNK: tuple[Any, ...] = ("", " ", "nobody knows", True, False, 0, 1, 1.0, 2.5, [], [[]], {}, {"id": "ann"}, "2026-11-21", "2026-11-21T10:00", "ANN", "\u00a0", "é", ["", 3, None])
+
+
+def paths_of(pack: Pack, action: str) -> dict[Steps, list[str]]:
+    """The same by steps, for one action."""
+    words = known_words(pack)
+    made: dict[Steps, list[str]] = {}
+    for fact in pack.vocabulary.facts.values():
+        form = fact.form
+        several = {
+            Given: lambda: [form.of], Member: lambda: [form.of], Coded: lambda: [form.of], Same: lambda: [form.left, form.right], Elapsed: lambda: [form.since],
+            Cell: lambda: [form.row, form.column], Held: lambda: [*(path for _, path in form.of), *(wanted for _, wanted in form.where if isinstance(wanted, Path))],
+        }[type(form)]()  # fmt: skip
+        for path in several:
+            if path is not None and path.text in words:
+                steps = path.for_action(action)
+                made[steps] = list(dict.fromkeys(made.get(steps, []) + words[path.text]))
+    return made
+
+
+def request_from(subject: str, action: str, inputs: Mapping[Steps, Any]) -> Request:
+    """A request with these inputs."""
+    parts: dict[str, dict[str, Any]] = {"subject": {}, "action": {}, "resource": {}, "context": {}}
+    for (head, *rest), value in sorted(inputs.items(), key=lambda item: len(item[0])):
+        here = parts[head]
+        for step in rest[:-1]:
+            here = here.setdefault(step, {}) if isinstance(here.get(step, {}), dict) else {}
+        here[rest[-1]] = value
+    who, what = (parts[head].pop("id", "ann") if isinstance(parts[head].get("id"), str) else "ann" for head in ("subject", "resource"))
+    return Request(Entity(subject, who or "ann", parts["subject"]), Action(action, parts["action"]), Entity("thing", what or "ann", parts["resource"]), parts["context"])
+
+
+MISSING = object()
+
+
+@st.composite
+def requests(draw: st.DrawFn, pack: Pack, usual: Mapping[str, Any] | None = None, subject: str | None = None, action: str | None = None) -> Request:
+    """A request: each input usual, known, a list, junk or missing. `usual` gives the words of an everyday request, by path."""
+    subject = subject or draw(st.sampled_from([*pack.vocabulary.subjects, pack.vocabulary.subjects[0], "nobody"]))
+    action = action or draw(st.sampled_from([*pack.vocabulary.actions, "unheard-of"]))
+    everyday = {tuple(text.split(".")): value for text, value in (usual or {}).items()}
+    inputs: dict[Steps, Any] = {}
+    for steps, words in (dict.fromkeys(everyday, ["ann"]) | paths_of(pack, action)).items():
+        known = st.sampled_from(words or ["ann"])
+        value = draw(st.one_of(st.just(everyday.get(steps, MISSING)), st.just(everyday.get(steps, MISSING)), known, known, st.sampled_from([True, False]), _odd(words)))
+        if value is not MISSING:
+            inputs[steps] = value
+    return request_from(subject, action, inputs)
+
+
+def _odd(words: Sequence[str]) -> st.SearchStrategy[Any]:
+    mixed = st.sampled_from([*words, *JUNK])
+    return st.one_of(st.just(None), st.just(MISSING), mixed, st.lists(mixed, max_size=3))
+
+
+@st.composite
+def directives(draw: st.DrawFn, pack: Pack, most: int = 6, kinds: Sequence[str] | None = None, withdrawals: bool = True) -> list[dict[str, Any]]:
+    """A patient's directives as JSON: every kind, aimed at those of whom requests speak, with ends, intervals, withdrawals."""
+    several = []
+    for _ in range(draw(st.integers(0, most))):
+        several.append(draw(directive(pack, draw(st.sampled_from(list(kinds or pack.vocabulary.kinds))), withdrawals)))
+    return several
+
+
+@st.composite
+def directive(draw: st.DrawFn, pack: Pack, name: str, withdrawals: bool = True) -> dict[str, Any]:
+    kind = pack.vocabulary.kinds[name]
+    made: dict[str, Any] = {"kind": name}
+    shape = draw(st.sampled_from(kind.targets))
+    if shape != "everybody":
+        aimed = st.sampled_from(sorted({word for form, words in aims(pack).items() if form == shape for word in words} or PEOPLE))
+        moments = st.sampled_from(INSTANTS)
+        interval = st.fixed_dictionaries({}, optional={"from": moments, "until": moments}).filter(_ends_after_it_starts)
+        made["target"] = {shape: draw(interval if shape in ("deposited", "made") else st.one_of(aimed, st.lists(aimed, min_size=1, max_size=3, unique=True)))}
+    for key in kind.properties:
+        words = [wanted for fact in pack.vocabulary.facts.values() if isinstance(fact.form, Held) for where, wanted in fact.form.where if where == key and isinstance(wanted, str)]
+        if key == kind.group or draw(st.booleans()):
+            made[key] = draw(st.sampled_from([*words, *PEOPLE] if key == kind.group or words else [*PEOPLE, "2008-11-21", "2008-11-22", "1980-02-29", INSTANTS[0], "no day"]))
+    if withdrawals and draw(st.integers(0, 4)) == 0:
+        made["withdraw"] = True
+    bounds = draw(st.fixed_dictionaries({}, optional={"from": st.sampled_from(BOUNDS), "until": st.sampled_from(BOUNDS)}))
+    return made | bounds if _ends_after_it_starts(bounds) else made
+
+
+BOUNDS = (*INSTANTS, "2026-11-20", "2026-11-21", "2026-11-22", "2026-12-31")
+
+
+def _ends_after_it_starts(bounds: Mapping[str, str]) -> bool:
+    if "from" not in bounds or "until" not in bounds:
+        return True
+    from engine.consent.directives import _bound, end_of_day, start_of_day
+
+    return _bound(bounds["from"], 0, start_of_day, "Europe/Paris", "") < _bound(bounds["until"], 0, end_of_day, "Europe/Paris", "")
+
+
+def aims(pack: Pack) -> dict[str, set[str]]:
+    """The words that requests may hold where a directive of each form of target aims."""
+    words = known_words(pack)
+    made: dict[str, set[str]] = {}
+    for fact in pack.vocabulary.facts.values():
+        if isinstance(fact.form, Held):
+            for shape, path in fact.form.of:
+                if path is not None:
+                    made.setdefault(shape, set()).update(words[path.text])
+    return made
