@@ -1,7 +1,8 @@
 """Blocks and medians: how everything here is timed, and the shape of what a question answers.
 
 Contenders take turns, block by block, so that a noisy minute of the machine falls on all alike. A block is a plain loop over inputs made beforehand, the garbage
-collector off; the same loop calling nothing is measured beside it, and is *not* taken off. The figure is the median of the blocks.
+collector off; the same loop calling nothing is measured beside it, and is *not* taken off. The figure is the median of the blocks, in processor time of the
+whole process (all threads): what else the machine does is not counted, and how much of a processor there was is shown.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Microseconds a call, the loop included: the median of the blocks, its quartiles, the loop alone. `share` is processor time over time on the wall."""
+    """Microseconds of processor time a call, the loop included: the median of the blocks, its quartiles, the loop alone. `share`: of the time on the wall."""
 
     name: str
     micros: float
@@ -50,16 +51,16 @@ def time_in_turns(contenders: Sequence[Contender], blocks: int) -> dict[str, Tim
             gc.collect()
             gc.disable()
             loop = _run(one.star, None, inputs)[0]
-            wall, processor = _run(one.star, one.call, inputs)
+            processor, wall = _run(one.star, one.call, inputs)
             gc.enable()
             if block >= 0:
-                taken[one.name].append((wall, processor, loop, len(inputs)))
+                taken[one.name].append((processor, wall, loop, len(inputs)))
             del inputs
     return {name: _timing(name, several) for name, several in taken.items()}
 
 
 def _run(star: bool, call: Callable[..., Any] | None, inputs: Sequence[Any]) -> tuple[int, int]:
-    processor, wall = process_time_ns(), perf_counter_ns()
+    wall, processor = perf_counter_ns(), process_time_ns()
     if call is None and star:
         for _, _ in inputs:
             pass
@@ -72,14 +73,14 @@ def _run(star: bool, call: Callable[..., Any] | None, inputs: Sequence[Any]) -> 
     else:
         for one in inputs:
             call(one)
-    return perf_counter_ns() - wall, process_time_ns() - processor
+    return process_time_ns() - processor, perf_counter_ns() - wall
 
 
 def _timing(name: str, several: Sequence[tuple[int, int, int, int]]) -> Timing:
-    each = [wall / calls / 1000 for wall, _, _, calls in several]
+    each = [processor / calls / 1000 for processor, _, _, calls in several]
     low, _, high = quantiles(each, n=4) if len(each) > 1 else each * 3
     loop = median(loop / calls / 1000 for _, _, loop, calls in several)
-    share = sum(processor for _, processor, _, _ in several) / sum(wall for wall, *_ in several)
+    share = sum(processor for processor, *_ in several) / sum(wall for _, wall, *_ in several)
     return Timing(name, median(each), low, high, loop, several[0][3], len(several), share)
 
 
@@ -89,11 +90,11 @@ def shuffled_blocks(items: Sequence[Any], orders: Sequence[Sequence[int]], numbe
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-    """How long one call took, and what it returned."""
+    """How much processor time one call took, and what it returned."""
     gc.collect()
-    start = perf_counter_ns()
+    start = process_time_ns()
     made = call()
-    return (perf_counter_ns() - start) / 1e9, made
+    return (process_time_ns() - start) / 1e9, made
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

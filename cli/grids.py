@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.edge import Misuse, choose
 from engine.pack import Pack
-from engine.vocabulary import Cell, Fact, Grid, Value
+from engine.vocabulary import Cell, Coded, Grid, Value
 
 CODE = 14
 
@@ -24,17 +24,26 @@ class GridView:
         self.grid = grids[choose("grid", action, grids) if action else next(iter(grids))]
         self.facts = [fact for fact in pack.vocabulary.facts.values() if isinstance(fact.form, Cell) and fact.form.grid is self.grid]
         self.profession = profession
-        self.columns = self._columns(profession, column)
+        self.forms: list[Cell] = [fact.form for fact in self.facts]  # type: ignore[misc]
+        self.columns = self._columns(pack, profession, column)
         self.rows = [choose("document type", type, self.grid.rows)] if type else list(self.grid.rows)
         self.type = type
 
-    def _columns(self, profession: str | None, column: str | None) -> list[str]:
+    def _columns(self, pack: Pack, profession: str | None, column: str | None) -> list[str]:
         if column:
             return [choose("column", column, self.grid.columns)]
         if not profession:
             return list(self.grid.columns)
-        known = {code: name for fact in self.facts for code, name in fact.form.column_of.items()}  # type: ignore[union-attr]
-        return [name for name in [known[choose("profession", profession, known)]] if name in self.grid.columns]
+        known = {code: name for form in self.forms for code, name in form.column_of.items()}
+        choose("profession", profession, dict.fromkeys([*known, *self._listed(pack)]))
+        return [name for name in [known.get(profession)] if name in self.grid.columns]
+
+    def _listed(self, pack: Pack) -> Iterator[str]:
+        """The codes that the pack's lists know of what the columns are found by, with or without a column."""
+        paths = {str(form.column) for form in self.forms if form.column is not None}
+        for fact in pack.vocabulary.facts.values():
+            if isinstance(fact.form, Coded) and str(fact.form.of) in paths:
+                yield from fact.form.codes
 
     @property
     def whole(self) -> bool:
@@ -71,7 +80,8 @@ class GridView:
         """The view for people."""
         yield f"{self.grid.name} ({self.grid.file}): " + ", ".join(f"{letter or '(empty)'} {self._basis(letter)}" for letter in self._letters())
         if not self.columns:
-            yield f"`{self.profession}` has no column: as for an unknown profession, " + ", ".join(_says(fact, fact.unknown) for fact in self.facts if _by_column(fact))
+            gives = (f"{fact.name} {_word(fact.unknown)}" for fact in self.facts if fact.form.column is not None)  # type: ignore[union-attr]
+            yield f"`{self.profession}` has no column: whatever the type, {', '.join(gives)}"
         elif self.whole:
             yield from _whole(self.grid)
         else:
@@ -88,11 +98,12 @@ class GridView:
         if self.type:
             yield f"type {self.type} {self.grid.labels.get(self.type, '')}"
         for cell in self.cells():
-            gives = ", ".join(f"{name} {_word(value)}" for name, value in cell["gives"].items())
+            gives = ", ".join(f"{name} {_word(value):<5}" for name, value in cell["gives"].items())
             source = ", ".join(f"{key} {value}" for key, value in cell["provenance"].items() if value)
             name = cell["type"] if by_row and not self.type else cell["column"]
             label = f"  {self.grid.labels.get(cell['type'], '')}" if by_row and not self.type else ""
-            yield f"  {name:<{CODE + 7}} {cell['letter'] or '-'}  {cell['basis']:<9}  {gives}{label}" + (f"  ({source})" if source and self.type else "")
+            line = f"  {name:<{CODE + 7}} {cell['letter'] or '-'}  {cell['basis']:<9}  {gives}{label}" + (f"  ({source})" if source and self.type else "")
+            yield line.rstrip()
 
 
 def _whole(grid: Grid) -> Iterator[str]:
@@ -102,14 +113,6 @@ def _whole(grid: Grid) -> Iterator[str]:
     yield " " * CODE + "".join(f"{place:>3}" for place in range(1, len(grid.columns) + 1))
     for row, cells in grid.rows.items():
         yield f"{row:<{CODE}}" + "".join(f"{cells.get(column) or '-':>3}" for column in grid.columns) + f"  {grid.labels.get(row, '')}"
-
-
-def _by_column(fact: Fact) -> bool:
-    return isinstance(fact.form, Cell) and fact.form.column is not None
-
-
-def _says(fact: Fact, value: Value) -> str:
-    return f"{fact.name} {_word(value)}"
 
 
 def _word(value: Value) -> str:

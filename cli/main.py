@@ -11,7 +11,7 @@ import typer
 
 from cli import checking, requests
 from cli import vectors as vector_reports
-from cli.edge import PACK, command, finding, language_of, open_pack, open_pdp, print_json, read_bytes, read_settings, say, split_settings
+from cli.edge import PACK, command, finding, language_of, open_pack, open_pdp, print_json, read_bytes, say, split_settings
 from cli.grids import GridView
 from engine.errors import PackError
 from engine.vectors import Packs, VectorError, read_vectors, run
@@ -32,6 +32,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 Language = Annotated[str | None, typer.Option("--lang", metavar="fr|en", help="The language of the reasons.", show_default=False)]
 
 
+def _examples(*lines: str) -> str:
+    """An epilog whose lines stay as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         say(f"habilis {version('habilis')}")
@@ -46,15 +51,16 @@ def main(_: Annotated[bool, typer.Option("--version", help="Print the version.",
 # --- packs -----------------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Examples:  habilis check policies     habilis check policies --settings inferred_cells=follow --json")
+@app.command(epilog=_examples("habilis check policies", "habilis check policies --settings inferred_cells=follow --json"))
 @command
 def check(pack: PackPath, settings: Settings = None, json: AsJson = False) -> None:
-    """Check a pack: every mistake at once, with its place and a way to mend it; or what the pack is, and what was proved of it."""
-    try:
-        given = read_settings(pack, settings or ()) if pack.is_dir() else None
-        from engine.pdp import load_pdp
+    """Check a pack and say what it is.
 
-        told = checking.summary(load_pdp(pack, given) if pack.is_dir() else open_pdp(pack, settings or ()))
+    Every mistake at once, with its place and a way to mend it; or the pack's name, digest and meaning, which columns of its grids open anything under the
+    settings, and which invariants are proved. Exit code 1 when it does not check.
+    """
+    try:
+        told = checking.summary(open_pdp(pack, settings or ()))
     except PackError as error:
         if json:
             print_json({"fine": False, "errors": [asdict(one) for one in error.diagnostics]})
@@ -69,7 +75,7 @@ def check(pack: PackPath, settings: Settings = None, json: AsJson = False) -> No
             say(line)
 
 
-@app.command(epilog="Example:  habilis compile policies -o dmp-fr.habilis")
+@app.command(epilog=_examples("habilis compile policies -o dmp-fr.habilis"))
 @command
 def compile(
     pack: PackPath,
@@ -77,7 +83,10 @@ def compile(
     settings: Settings = None,
     json: AsJson = False,
 ) -> None:
-    """Compile a pack into one file, which decides without being checked and compiled again. The same pack gives the same bytes."""
+    """Compile a pack into one file.
+
+    It decides without being compiled again. The same pack gives the same bytes.
+    """
     from engine.compiled import dump
 
     pdp = open_pdp(pack, settings or ())
@@ -89,7 +98,7 @@ def compile(
         say(f"{output}: {pdp.pack.name} {pdp.pack.version}, {len(data):,} bytes, digest {pdp.pack.digest}")
 
 
-@app.command(epilog="Examples:  habilis matrix policies --profession G15_60     habilis matrix policies --type 11488-4 --action deposit")
+@app.command(epilog=_examples("habilis matrix policies --profession G15_60", "habilis matrix policies --type 11488-4 --action deposit"))
 @command
 def matrix(
     pack: PackPath,
@@ -100,7 +109,10 @@ def matrix(
     settings: Settings = None,
     json: AsJson = False,
 ) -> None:
-    """Show a grid of a pack: all of it, or a column, a row or a cell with where it comes from and what it gives under the settings."""
+    """Show a grid, a column, a row or a cell.
+
+    With where a cell comes from, and what it gives under the settings.
+    """
     view = GridView(open_pack(pack, settings or ()), action, profession, column, type)
     if json:
         print_json(view.as_dict())
@@ -109,7 +121,7 @@ def matrix(
             say(line)
 
 
-@app.command(epilog="Examples:  habilis diff live/policies policies     habilis diff policies policies --settings-after inferred_cells=follow")
+@app.command(epilog=_examples("habilis diff live/policies policies", "habilis diff policies policies --settings-after inferred_cells=follow"))
 @command
 def diff(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The pack as it is.", show_default=False)],
@@ -118,7 +130,10 @@ def diff(
     settings_after: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting that differs in AFTER only; may be repeated.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Say what an edit opens and closes, exactly, in situations: first refusals that become permits. Exit code 1 when the packs differ."""
+    """Say exactly what an edit opens and closes.
+
+    In situations, compared on the diagrams: first refusals that become permits. Exit code 1 when the packs differ.
+    """
     from engine.analysis.diff import diff as compare
 
     found = compare(open_pdp(before, settings or ()), open_pdp(after, [*(settings or ()), *(settings_after or ())]))
@@ -133,12 +148,13 @@ def diff(
 # --- decisions -------------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog="Examples:  habilis decide request.json     cat requests.jsonl | habilis decide --pack dmp-fr.habilis --json -")
+@app.command(epilog=_examples("habilis decide request.json", "cat requests.jsonl | habilis decide --pack dmp-fr.habilis --json -"))
 @command
 def decide(file: Requests, pack: PackOption = Path(PACK), settings: Settings = None, lang: Language = None, json: AsJson = False) -> None:
-    """Decide requests: {subject, action, resource, context}, with the record's `directives`, `at` (now, when left out) and `revision`.
+    """Decide requests in a file.
 
-    A resource may be a FHIR R4 DocumentReference. What is printed is for reviewers: a discreet refusal shows its rule.
+    A request is {subject, action, resource, context}, with the record's `directives`, `at` (now, when left out) and `revision` (all, when left out). A resource
+    may be a FHIR R4 DocumentReference. What is printed is for reviewers: a discreet refusal shows its rule.
     """
     pdp = open_pdp(pack, settings or ())
     language = language_of(pdp.pack, lang)
@@ -152,12 +168,13 @@ def decide(file: Requests, pack: PackOption = Path(PACK), settings: Settings = N
                 say(line)
 
 
-@app.command(epilog="Examples:  habilis explain request.json     habilis explain request.json --lang fr")
+@app.command(epilog=_examples("habilis explain request.json", "habilis explain request.json --lang fr"))
 @command
 def explain(file: Requests, pack: PackOption = Path(PACK), settings: Settings = None, lang: Language = None, json: AsJson = False) -> None:
-    """Explain decisions: the facts looked at, the rule and its article, the cell and its source, and what would turn the decision.
+    """Explain the decisions of requests in a file.
 
-    With --json, apart: what the requester may be told, and what is for reviewers.
+    The facts looked at, the rule and its article, the cell and its source, and what would turn the decision. With --json, apart: what the requester may be
+    told, and what is for reviewers.
     """
     from engine.explain import explain as explain_answer
 
@@ -174,7 +191,7 @@ def explain(file: Requests, pack: PackOption = Path(PACK), settings: Settings = 
 # --- vectors ---------------------------------------------------------------------------------------------------------
 
 
-@vectors.command("run", epilog="Examples:  habilis vectors run test_vectors     habilis vectors run test_vectors --junit vectors.xml")
+@vectors.command("run", epilog=_examples("habilis vectors run test_vectors", "habilis vectors run test_vectors --junit vectors.xml"))
 @command
 def run_vectors(
     paths: Annotated[list[Path], typer.Argument(metavar="PATHS...", help="Files of vectors, or folders of them.", show_default=False)],
@@ -183,7 +200,10 @@ def run_vectors(
     settings: Settings = None,
     json: AsJson = False,
 ) -> None:
-    """Run test vectors and say what they cover. In a run of a folder, a rule that decides no vector fails it; of single files it is only told."""
+    """Run test vectors and say what they cover.
+
+    A rule that decides no vector fails the run of a folder; of single files it is only told. Exit code 1 when a vector fails or cannot be read.
+    """
     load = Packs(str(pack) if pack else None, split_settings(settings or ()))
     try:
         cases = read_vectors(paths, load)
@@ -205,7 +225,7 @@ def run_vectors(
         finding()
 
 
-@vectors.command("new", epilog="Example:  habilis vectors new R05 >> test_vectors/reading_rules.yaml")
+@vectors.command("new", epilog=_examples("habilis vectors new R05 >> test_vectors/reading_rules.yaml"))
 @command
 def new_vector(
     rule: Annotated[str, typer.Argument(metavar="RULE", help="The id of a rule.", show_default=False)],
@@ -213,7 +233,10 @@ def new_vector(
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
-    """Print a vector for a rule with an empty `expect`, to be filled by hand from the policy."""
+    """Print a vector with an empty `expect`.
+
+    It is to be filled by hand, from the policy: put it under `vectors:`.
+    """
     known = open_pack(pack)
     text = vector_reports.stub(known, rule, language_of(known, lang))
     print_json({"rule": rule, "vector": text}) if json else say(text)

@@ -1,7 +1,7 @@
 """Requests in a file: one JSON object, a list, JSON lines, or AuthZEN's `evaluations` with defaults. Read, folded and decided; the reply keeps the form.
 
-A request may carry `directives` (the record, oldest first; none: a record never opened), `at` (now, when left out) and `revision` (the record as it was known then).
-A `resource` that is a FHIR DocumentReference is translated. Whoever runs this is a reviewer: nothing is hidden from him.
+A request may carry `directives` (the record, oldest first; none: a record never opened), `at` (now, when left out) and `revision` (the record as it was known
+then). A `resource` that is a FHIR DocumentReference is translated. Whoever runs this is a reviewer: nothing is hidden from him.
 """
 
 from __future__ import annotations
@@ -132,16 +132,16 @@ def when(instant: float, zone: str) -> str | None:
 
 def reply(answer: Answer) -> dict[str, Any]:
     """What `decide --json` prints of one answer."""
-    zone = answer.record.zone
-    languages = answer.runner.pack.languages
-    return {**answer.for_reviewer(languages), "at": when(answer.at, zone), "record": {"revision": answer.record.revision, "holds_until": when(answer.record.holds_until, zone)}}
+    record = answer.record
+    told = answer.for_reviewer(answer.runner.pack.languages)
+    return {**told, "at": when(answer.at, record.zone), "record": {"revision": record.revision, "holds_until": when(record.holds_until, record.zone)}}
 
 
 def lines_of(answer: Answer, language: str) -> Iterator[str]:
     """What `decide` prints of one answer."""
-    request, pack = answer.request, answer.runner.pack
-    yield f"{answer.decision} by {answer.rule or 'no rule'}: {request.subject.type} {request.subject.id}, {request.action.name}, {request.resource.type} {request.resource.id}"
-    reason = answer.outcome.reason
+    subject, resource, reason = answer.request.subject, answer.request.resource, answer.outcome.reason
+    verdict = f"{answer.decision} by {answer.rule}" if answer.rule else "no rule applies"
+    yield f"{verdict}: {subject.type} {subject.id}, {answer.request.action.name}, {resource.type} {resource.id}"
     if reason:
         yield f"  {reason.words.get(language, '')} [{reason.legal_basis}]"
     if answer.discreet:
@@ -150,5 +150,5 @@ def lines_of(answer: Answer, language: str) -> Iterator[str]:
         yield f"  owed by the {one.to}: {one.id} ({one.words.get(language, '')})"
     if answer.inferred:
         yield "  leans on an inferred cell: " + ", ".join(answer.runner.leans_on(answer))
-    if (until := when(answer.record.holds_until, pack.vocabulary.time_zone)) is not None:
+    if (until := when(answer.record.holds_until, answer.record.zone)) is not None:
         yield f"  the record as it was read holds until {until}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 
@@ -19,19 +20,22 @@ def lines_of(report: Report) -> Iterator[str]:
     for result in report.failures:
         case = result.case
         yield f"{case.place}: {result.status} {case.id}: {case.title}"
-        yield from (f"  {sentence}" for sentence in [*result.differences, *([result.error] if result.error else [])])
+        yield from (f"  {sentence}" for sentence in result.differences or [result.error])
     for one in report.coverage:
-        yield from _coverage_lines(one)
+        yield from _coverage_lines(one, report.complete)
     yield f"{len(report.results):,} vectors: " + ", ".join(f"{report.count(status):,} {status}" for status in ("passed", "failed", "error"))
 
 
-def _coverage_lines(one: Coverage) -> Iterator[str]:
-    yield f"{one.pack}: {one.rules - len(one.undecided)} of {one.rules} rules decide a vector, {one.values - len(one.unseen):,} of {one.values:,} fact values are seen, " + ", ".join(
-        f"{seen:,} of {total:,} cells of `{grid}` are looked at" for grid, (seen, total) in one.cells.items()
-    )
-    if one.undecided:
+def _coverage_lines(one: Coverage, complete: bool) -> Iterator[str]:
+    """What is covered; of a whole folder also what is not."""
+    yield f"{one.pack}: what the vectors cover"
+    yield f"  rules   {one.rules - len(one.undecided):,} of {one.rules:,} decide a vector"
+    yield f"  facts   {one.values - len(one.unseen):,} of {one.values:,} values are seen"
+    for grid, (seen, total) in one.cells.items():
+        yield f"  cells   {seen:,} of {total:,} of the grid `{grid}` are looked at"
+    if one.undecided and complete:
         yield "  no vector is decided by: " + ", ".join(one.undecided)
-    if one.unseen:
+    if one.unseen and complete:
         more = f" and {len(one.unseen) - SHOWN} more" if len(one.unseen) > SHOWN else ""
         yield "  no vector has: " + ", ".join(f"{name} {str(value).lower() if isinstance(value, bool) else value}" for name, value in one.unseen[:SHOWN]) + more
 
@@ -73,7 +77,7 @@ def _element(parent: ElementTree.Element, tag: str, **attributes: str) -> Elemen
 
 def _clean(text: str) -> str:
     """Text without the characters that XML cannot hold."""
-    return "".join(one if one in "\t\n\r" or " " <= one <= "\ud7ff" or "\ue000" <= one <= "\ufffd" or one >= "\U00010000" else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return re.sub("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 # --- stubs -----------------------------------------------------------------------------------------------------------
@@ -87,7 +91,7 @@ def stub(pack: Pack, rule: str, language: str) -> str:
     subject = rules[rule].subject if rule in rules else "*"
     group = rules[rule].action if rule in rules else defaults[rule]
     action = next((name for name in pack.vocabulary.actions if group == "*" or group in pack.groups_of(name)), group)
-    asked = f"subject: {{type: {pack.vocabulary.subjects[0] if subject == '*' else subject}, id: \"\"}}, action: {action}"
+    asked = f'subject: {{type: {pack.vocabulary.subjects[0] if subject == "*" else subject}, id: ""}}, action: {action}'
     if pack.vocabulary.actions.get(action) == "document":
         asked += ', resource: {id: "", type: "", status: "", confidentiality: []}'
     reason = pack.reasons[rule]
@@ -98,7 +102,7 @@ def stub(pack: Pack, rule: str, language: str) -> str:
             f"    article: {_quoted(reason.legal_basis)}",
             "    given: {record: []}",
             f"    ask: {{{asked}}}",
-            f"    expect:    # by hand, from the policy: {{decision: , rule: , obligations: [], discreet: }}",
+            "    expect:    # by hand, from the policy: {decision: , rule: , obligations: [], discreet: }",
         ]
     )
 

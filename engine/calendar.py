@@ -6,30 +6,41 @@ INVARIANT: nothing here asks what time it is. The clock is read at the edge and 
 from __future__ import annotations
 
 import calendar
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 
-@lru_cache(maxsize=65536)
+FOREVER = float("inf")
+"""The instant after all others."""
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_INSTANT = re.compile(_DATE.pattern + r"T([01]\d|2[0-3]):\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def parse_instant(text: str) -> float | None:
     """The instant of an ISO 8601 date and time with its offset, such as `2026-11-21T10:00:00+01:00`; nothing for any other text.
 
-    A time without an offset names no instant, and a date names many: neither is guessed.
+    A time without an offset names no instant, and a date names many: neither is guessed. Python's own reader takes more (week dates, any sign for the `T`), and
+    other versions of it other things.
     """
-    if len(text) < 16:
-        return None
+    return _instant(text) if len(text) <= 40 else None
+
+
+@lru_cache(maxsize=65536)
+def _instant(text: str) -> float | None:
+    """INVARIANT: only short text is remembered; what comes in from outside would fill the memory."""
     try:
-        moment = datetime.fromisoformat(text)
-        return moment.timestamp() if moment.tzinfo else None
-    except (ValueError, OverflowError):
+        return datetime.fromisoformat(text).timestamp() if _INSTANT.fullmatch(text) else None
+    except ValueError:
         return None
 
 
 def parse_date(text: str) -> date | None:
     """The date of `2026-11-21`; nothing for any other text."""
     try:
-        return date.fromisoformat(text) if len(text) == 10 else None
+        return date.fromisoformat(text) if _DATE.fullmatch(text) else None
     except ValueError:
         return None
 
@@ -41,14 +52,13 @@ def local_instant(local: datetime, zone: str) -> float:
 
 
 def start_of_day(day: date, zone: str) -> float:
-    """Midnight at the start of a local day: the earlier one should daylight saving repeat it."""
-    at = datetime.combine(day, time(), ZoneInfo(zone))
-    return min(at.replace(fold=0).timestamp(), at.replace(fold=1).timestamp())
+    """Midnight at the start of a local day: the earlier one should daylight saving repeat it, the first instant of the day should it skip it."""
+    return datetime.combine(day, time(), ZoneInfo(zone)).timestamp()
 
 
 def end_of_day(day: date, zone: str) -> float:
-    """The instant just after a local day, so that the whole day is included."""
-    return start_of_day(day + timedelta(days=1), zone)
+    """The instant just after a local day, so that the whole day is included. The last day that the calendar holds, 9999-12-31, never ends."""
+    return FOREVER if day == date.max else start_of_day(day + timedelta(days=1), zone)
 
 
 @lru_cache(maxsize=65536)

@@ -7,14 +7,16 @@ is a free object. This module checks the shape; what a property means is the voc
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import RequestError
+from engine.errors import RequestError, shown
 
 MAX_BYTES = 10_000_000
 MAX_DEPTH = 32
+MAX_DIGITS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def _kind(value: Any) -> str:
 
 
 def parse_json(data: bytes, where: str = "the document") -> Any:
-    """Decode JSON from somebody else. Refuses what JSON readers disagree on: repeated keys, NaN, lone surrogates, deep nesting, over 10 MB."""
+    """Decode JSON from somebody else. Refuses what JSON readers disagree on: repeated keys, NaN and infinity, huge numbers, lone surrogates, deep nesting, over 10 MB."""
     if len(data) > MAX_BYTES:
         raise RequestError(where, f"has {len(data):,} bytes, more than {MAX_BYTES:,}", "send fewer requests at a time")
     try:
@@ -116,12 +118,13 @@ def parse_json(data: bytes, where: str = "the document") -> Any:
     except UnicodeDecodeError as error:
         raise RequestError(where, f"is not UTF-8 at byte {error.start}") from None
     try:
-        value = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_no_constant, parse_int=_whole_number, parse_float=_number)
     except json.JSONDecodeError as error:
-        raise RequestError(where, f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg.lower()}") from None
-    except (RecursionError, ValueError) as error:
-        message = "is nested too deeply" if isinstance(error, RecursionError) else f"cannot be read: {error}"
-        raise RequestError(where, message) from None
+        raise RequestError(where, f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}") from None
+    except RequestError as error:
+        raise RequestError(where, error.message, error.help) from None
+    except RecursionError:
+        raise RequestError(where, f"is nested more than {MAX_DEPTH} deep") from None
     _check_tree(value, where)
     return value
 
@@ -130,13 +133,26 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, value in pairs:
         if key in made:
-            raise RequestError(key, "stands twice in one object", "keep one: readers disagree on which counts")
+            raise RequestError("", f"has {shown(key)} twice in one object", "keep one: readers disagree on which counts")
         made[key] = value
     return made
 
 
 def _no_constant(name: str) -> Any:
-    raise RequestError(name, "is not a JSON number")
+    raise RequestError("", f"has `{name}`, which is not a JSON number")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise RequestError("", f"has a number of {len(text)} digits, more than {MAX_DIGITS}", "write identifiers as text")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise RequestError("", f"has {shown(text)}, a number that is too large")
+    return value
 
 
 def _check_tree(value: Any, where: str) -> None:

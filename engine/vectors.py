@@ -7,6 +7,7 @@ This module words no report and writes no expected answer. It knows a pack only 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -440,7 +441,7 @@ def typed_settings(given: Mapping[str, SettingText], known: Mapping[str, Scalar]
 def _typed(value: SettingText, like: Any) -> Scalar:
     if isinstance(like, bool):
         return {"true": True, "false": False}.get(str(value).lower(), value)
-    return int(value) if isinstance(like, int) and isinstance(value, str) and value.isascii() and value.isdigit() else value
+    return int(value) if isinstance(like, int) and isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.calendar import iso
 from engine.pack import MODEL, Pack
 from engine.request import Action, Entity, Request
-from engine.vocabulary import Cell, Coded, Elapsed, Given, Held, Member, Path, Same
+from engine.vocabulary import Cell, Coded, Elapsed, Form, Given, Held, Member, Path, Same
 
 NOW = 1795256400.0
 """2026-11-21T11:20:00+01:00."""
@@ -240,21 +240,29 @@ INSTANTS = tuple(iso(moment, zone) for moment, zone in zip(MOMENTS, ("UTC", "Eur
 JUNK: tuple[Any, ...] = ("", " ", "nobody knows", True, False, 0, 1, 1.0, 2.5, [], [[]], {}, {"id": "ann"}, "2026-11-21", "2026-11-21T10:00", "ANN", "\u00a0", "é", ["", 3, None])
 
 
-def paths_of(pack: Pack, action: str) -> dict[Steps, list[str]]:
-    """The same by steps, for one action."""
+def paths_of(pack: Pack) -> dict[Steps, list[str]]:
+    """The same by steps, those of every action together."""
     words = known_words(pack)
     made: dict[Steps, list[str]] = {}
     for fact in pack.vocabulary.facts.values():
-        form = fact.form
-        several = {
-            Given: lambda: [form.of], Member: lambda: [form.of], Coded: lambda: [form.of], Same: lambda: [form.left, form.right], Elapsed: lambda: [form.since],
-            Cell: lambda: [form.row, form.column], Held: lambda: [*(path for _, path in form.of), *(wanted for _, wanted in form.where if isinstance(wanted, Path))],
-        }[type(form)]()  # fmt: skip
-        for path in several:
-            if path is not None and path.text in words:
-                steps = path.for_action(action)
-                made[steps] = list(dict.fromkeys(made.get(steps, []) + words[path.text]))
-    return made
+        for path in _paths_in(fact.form):
+            if path.text in words:
+                for steps in (path.steps, *path.by_action.values()):
+                    made[steps] = list(dict.fromkeys(made.get(steps, []) + words[path.text]))
+    return {steps: known for steps, known in made.items() if all(steps)}
+
+
+def _paths_in(form: Form) -> list[Path]:
+    match form:
+        case Given(of) | Member(of) | Coded(of) | Elapsed(of):
+            found: list[Any] = [of]
+        case Same(left, right):
+            found = [left, right]
+        case Cell(_, row, column):
+            found = [row, column]
+        case Held(_, of, where):
+            found = [*(path for _, path in of), *(wanted for _, wanted in where)]
+    return [path for path in found if isinstance(path, Path)]
 
 
 def request_from(subject: str, action: str, inputs: Mapping[Steps, Any]) -> Request:

@@ -6,27 +6,29 @@ parses one and refuses what the pack does not declare. It keeps nothing: stores 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from engine.calendar import end_of_day, parse_date, parse_instant, start_of_day
-from engine.errors import RequestError, suggest
+from engine.calendar import FOREVER, end_of_day, parse_date, parse_instant, start_of_day
+from engine.errors import RequestError, shown, suggest
 from engine.vocabulary import Vocabulary
 
 Interval: TypeAlias = tuple[float, float]
 Target: TypeAlias = tuple[str, str | Interval | None]
 """A form and its value: ("professional", "10000000017"), ("deposited", (from, until)), ("everybody", None)."""
 
-FOREVER = float("inf")
 OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "recorded_by", "capacity", "basis", "id"}
+"""What every directive may have; anything else is a property that its kind declares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Directive:
     """One statement. In force when `start <= instant < end`; `revision` is its place in the patient's record.
 
-    `withdraw`: from this revision on, whatever the clock says, earlier directives of the same kind and target (and the same properties, where it states some) no longer hold.
+    `withdraw`: from this revision on, whatever the clock says, earlier directives of the same kind and target (and the same properties, where it states some) no
+    longer hold.
     """
 
     kind: str
@@ -54,24 +56,29 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
     """Build one directive from decoded JSON; raises `RequestError` for what the pack does not declare."""
     if not isinstance(data, Mapping):
         raise RequestError(where, "must be an object")
-    kind = vocabulary.kinds.get(str(data.get("kind")))
+    if data.get("kind") is None:
+        raise RequestError(f"{where}.kind", "is missing")
+    word = _word(data["kind"], f"{where}.kind")
+    kind = vocabulary.kinds.get(word)
     if kind is None:
-        raise RequestError(f"{where}.kind", f"`{data.get('kind')}` is not a kind of directive", suggest(str(data.get("kind")), vocabulary.kinds))
+        raise RequestError(f"{where}.kind", f"{shown(word)} is not a kind of directive", suggest(word, vocabulary.kinds))
+    for key in data:
+        if key not in OWN and key not in kind.properties:
+            raise RequestError(where, f"a directive of kind `{kind.name}` has no {shown(key)}", suggest(str(key), (*kind.properties, *OWN)))
     properties = {key: _word(value, f"{where}.{key}") for key, value in data.items() if key not in OWN}
-    for key in properties:
-        if key not in kind.properties:
-            known = (*kind.properties, *sorted(OWN))
-            raise RequestError(f"{where}.{key}", f"a directive of kind `{kind.name}` has no `{key}`", suggest(key, known))
     if kind.group and kind.group not in properties and not data.get("withdraw"):
         raise RequestError(f"{where}.{kind.group}", "is missing", "a membership names its group")
     number = data.get("revision", revision)
-    if isinstance(number, str) and number.isdigit():
+    if isinstance(number, str) and re.fullmatch(r"[0-9]{1,18}", number):
         number = int(number)
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise RequestError(f"{where}.revision", "must be a whole number from 1")
     withdraw = data.get("withdraw", False)
     if not isinstance(withdraw, bool):
         raise RequestError(f"{where}.withdraw", "must be true or false")
+    for bound in ("from", "until"):
+        if withdraw and data.get(bound) is not None:
+            raise RequestError(f"{where}.{bound}", "a withdrawal holds from its revision on, whatever the clock says", "leave it out, or record the withdrawal later")
     start = _bound(data.get("from"), -FOREVER, start_of_day, vocabulary.time_zone, f"{where}.from")
     end = _bound(data.get("until"), FOREVER, end_of_day, vocabulary.time_zone, f"{where}.until")
     if end <= start:
@@ -82,7 +89,7 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
 
 def _word(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise RequestError(where, "must be text")
+        raise RequestError(where, "must be text that is not blank")
     return value
 
 
@@ -105,10 +112,12 @@ def _targets(value: Any, forms: tuple[str, ...], zone: str, where: str) -> tuple
         raise RequestError(where, "must be one form and its value", f"such as {{{forms[0]}: ...}}")
     form, named = next(iter(value.items()))
     if form not in forms:
-        raise RequestError(where, f"`{form}` is not a target of this kind", suggest(str(form), forms) or "it takes " + ", ".join(forms))
+        raise RequestError(where, f"{shown(form)} is not a target of this kind", suggest(str(form), forms) or "it takes " + ", ".join(forms))
     if form == "everybody":
         return (("everybody", None),)
     if isinstance(named, Mapping):
+        if not named or not named.keys() <= {"from", "until"}:
+            raise RequestError(f"{where}.{form}", "must have `from`, `until` or both, and nothing else")
         start = _bound(named.get("from"), -FOREVER, start_of_day, zone, f"{where}.{form}.from")
         end = _bound(named.get("until"), FOREVER, end_of_day, zone, f"{where}.{form}.until")
         if end <= start:

@@ -19,6 +19,8 @@ from engine.pack import Pack, Reason, Rule
 from engine.vocabulary import Fact, Value
 
 FIRST_OUTCOME = -3
+MAX_FACTS = 300
+"""How many facts the rules of one slice may speak of: diagrams are walked by recursion, one call a fact. What tables hold is far less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,9 @@ def compile_slices(pack: Pack) -> dict[tuple[str, str], Slice]:
 
 def _compile(pack: Pack, rules: Sequence[tuple[int, Condition | bool]], default: int, where: str) -> Slice:
     facts = facts_of(pack, (condition for _, condition in rules if not isinstance(condition, bool)))
+    if len(facts) > MAX_FACTS:
+        message = f"the rules for {where} speak of {len(facts)} facts, more than {MAX_FACTS}"
+        raise TooLarge([Diagnostic("too-many-facts", message, "rules.csv", help="split what these rules ask into fewer facts")])
     store = Store([len(fact.values) for fact in facts], pack.node_budget)
     try:
         root = overlay(Builder(store, facts), [(FIRST_OUTCOME - number, condition) for number, condition in rules], default)
