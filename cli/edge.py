@@ -94,10 +94,14 @@ def open_pack(path: Path, settings: Sequence[str] = ()) -> Pack:
 
 def read_settings(folder: Path, settings: Sequence[str]) -> dict[str, Scalar]:
     """Settings written `name=value`, as the kinds of value that the pack in the folder declares."""
-    if not folder.is_dir():
-        raise Misuse(f"there is no pack `{folder}`: name the folder that holds pack.toml, or a compiled pack")
+    need_folder(folder)
     texts = split_settings(settings)
     return typed_settings(texts, load_pack(folder).settings) if texts else {}
+
+
+def need_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise Misuse(f"there is no pack `{path}`: name the folder that holds pack.toml" + (", or a compiled pack" if not path.exists() else ""))
 
 
 def split_settings(settings: Sequence[str]) -> dict[str, bool | str]:

@@ -11,7 +11,7 @@ import typer
 
 from cli import checking, requests
 from cli import vectors as vector_reports
-from cli.edge import PACK, command, finding, language_of, open_pack, open_pdp, print_json, read_bytes, say, split_settings
+from cli.edge import PACK, Misuse, command, finding, language_of, need_folder, open_pack, open_pdp, print_json, read_bytes, say, split_settings
 from cli.grids import GridView
 from engine.errors import PackError
 from engine.vectors import Packs, VectorError, read_vectors, run
@@ -204,6 +204,8 @@ def run_vectors(
 
     A rule that decides no vector fails the run of a folder; of single files it is only told. Exit code 1 when a vector fails or cannot be read.
     """
+    if pack:
+        need_folder(pack)
     load = Packs(str(pack) if pack else None, split_settings(settings or ()))
     try:
         cases = read_vectors(paths, load)
@@ -213,6 +215,8 @@ def run_vectors(
         else:
             say(str(error))
         finding()
+    if not cases:
+        raise Misuse("there is no vector in " + ", ".join(f"`{path}`" for path in paths))
     report = run(cases, load, complete=any(path.is_dir() for path in paths))
     if junit:
         junit.write_bytes(vector_reports.junit(report))

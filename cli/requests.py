@@ -17,17 +17,17 @@ from engine.calendar import iso, parse_instant
 from engine.consent.directives import FOREVER, parse_directives
 from engine.errors import RequestError
 from engine.pdp import Pdp
-from engine.request import Request, parse_json, parse_request
+from engine.request import MAX_BYTES, Request, parse_json, parse_request
 
 OBJECT, LIST, LINES, EVALUATIONS = "object", "list", "lines", "evaluations"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests as they came: the form, and each with the words that say where it stands."""
+    """Requests as they came: the form, and each with where it stands (`line 3: ` before a path, `[3]` at its start)."""
 
     form: str
-    items: tuple[tuple[str, Any], ...]
+    items: tuple[tuple[str, str, Any], ...]
 
     def print_json(self, replies: list[Any]) -> None:
         """Replies in the form of the requests."""
@@ -39,15 +39,17 @@ class Batch:
 
 
 def read_batch(data: bytes, name: str) -> Batch:
-    """The requests in some bytes. Raises `RequestError` for what is not JSON, or no list of objects."""
+    """The requests in some bytes. Raises `RequestError` for what is too long, not JSON, or no list of objects."""
+    if len(data) > MAX_BYTES:
+        raise RequestError(name, f"has more than {MAX_BYTES:,} bytes", "send fewer requests at a time")
     if (lines := _lines(data)) is not None:
-        return Batch(LINES, tuple((f"line {number}", parse_json(line, f"{name}, line {number}")) for number, line in lines))
+        return Batch(LINES, tuple((f"line {number}: ", "", parse_json(line, f"{name}, line {number}")) for number, line in lines))
     value = parse_json(data, name)
     if isinstance(value, list):
-        return Batch(LIST, tuple((f"[{place}]", one) for place, one in enumerate(value)))
+        return Batch(LIST, tuple(("", f"[{place}]", one) for place, one in enumerate(value)))
     if isinstance(value, dict) and "evaluations" in value:
         return Batch(EVALUATIONS, tuple(_evaluations(value)))
-    return Batch(OBJECT, (("", value),))
+    return Batch(OBJECT, (("", "", value),))
 
 
 def _lines(data: bytes) -> list[tuple[int, bytes]] | None:
@@ -61,23 +63,30 @@ def _lines(data: bytes) -> list[tuple[int, bytes]] | None:
         return None
 
 
-def _evaluations(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    several = value["evaluations"]
+def _evaluations(value: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Section 7 of AuthZEN: members beside `evaluations` are the defaults of each. Every one of them is decided, whatever the others become."""
+    several, options = value["evaluations"], value.get("options")
     if not isinstance(several, list):
         raise RequestError("evaluations", "must be a list")
+    if options is not None and (not isinstance(options, dict) or options.get("evaluations_semantic", "execute_all") != "execute_all"):
+        raise RequestError("options.evaluations_semantic", "must be `execute_all`: every evaluation is decided")
     defaults = {key: one for key, one in value.items() if key not in ("evaluations", "options")}
     for place, one in enumerate(several):
         where = f"evaluations[{place}]"
         if not isinstance(one, dict):
             raise RequestError(where, "must be an object")
-        yield where, {**defaults, **one}
+        yield "", where, {**defaults, **one}
 
 
 def answers(pdp: Pdp, batch: Batch) -> Iterator[Answer]:
     """Decide each request of a batch."""
     now = time.time()
-    for where, item in batch.items:
-        yield decide(pdp, item, where, now)
+    for prefix, where, item in batch.items:
+        try:
+            answer = decide(pdp, item, where, now)
+        except RequestError as error:
+            raise RequestError(prefix + error.where, error.message, error.help) from None
+        yield answer
 
 
 def decide(pdp: Pdp, data: Any, where: str, now: float) -> Answer:

@@ -110,7 +110,10 @@ def _kind(value: Any) -> str:
 
 
 def parse_json(data: bytes, where: str = "the document") -> Any:
-    """Decode JSON from somebody else. Refuses what JSON readers disagree on: repeated keys, NaN and infinity, huge numbers, lone surrogates, deep nesting, over 10 MB."""
+    """Decode JSON from somebody else.
+
+    Refuses what JSON readers disagree on: repeated keys, NaN and infinity, huge numbers, lone surrogates, deep nesting, over 10 MB.
+    """
     if len(data) > MAX_BYTES:
         raise RequestError(where, f"has {len(data):,} bytes, more than {MAX_BYTES:,}", "send fewer requests at a time")
     try:

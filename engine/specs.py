@@ -166,6 +166,17 @@ class KindSpec(Spec):
     group: str | None = None
 
 
+class ActSpec(Spec):
+    kind: str
+    when: str = ""
+    withdraw: bool = False
+    target: str | dict[str, str] | None = None
+    from_: Literal["now"] | None = Field(default=None, alias="from")
+    until: str | None = None
+    days: str | None = None
+    properties: dict[str, str] = {}
+
+
 class GridSpec(Spec):
     file: str
     letters: dict[str, Literal["published", "inferred", "derived"]]
@@ -184,5 +195,6 @@ class VocabularySpec(Spec):
     grid: dict[str, GridSpec] = {}
     code_list: dict[str, ListSpec] = Field(default={}, alias="list")
     condition: dict[str, str] = {}
+    act: dict[str, list[ActSpec]] = {}
     fact: dict[str, dict[str, AnyFact]]
     impossible: dict[str, str] = {}

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, V
 from engine.answer import Answer
 from engine.calendar import iso, parse_instant
 from engine.consent.directives import FOREVER
-from engine.errors import Diagnostic, RequestError, suggest
+from engine.errors import Diagnostic, PackError, RequestError, suggest
 from engine.facts import cell_place
 from engine.pack import load_pack
 from engine.pdp import Pdp
@@ -311,7 +311,8 @@ class _Expansion:
             self._unknown("record", given.record, self.shape.records, (*path, "given", "record"))
         for name in given.settings:
             if name not in self.pack.settings:
-                self._unknown("setting", name, self.pack.settings, (*path, "given", "settings", name))
+                place = self.root.find(*path, "given", "settings").keys.get(name)
+                self.source.report("setting-unknown", f"unknown setting `{name}`", place, suggest(name, self.pack.settings))
         return _Question(
             base.record if given.record is None else given.record,
             (*base.more, *given.more),
@@ -562,10 +563,13 @@ def run(cases: Iterable[Case], load: Load, complete: bool = True) -> Report:
     results: list[Result] = []
     covered: dict[str, _Covered] = {}
     for case in cases:
-        pdp = load(case.pack, case.settings)
-        result = run_case(pdp, case)
-        covered.setdefault(case.pack, _Covered()).add(pdp, result)
-        results.append(result)
+        try:
+            pdp = load(case.pack, case.settings)
+        except PackError as error:
+            results.append(Result(case, error=f"under these settings the pack does not check: {error.diagnostics[0].message}"))
+            continue
+        results.append(run_case(pdp, case))
+        covered.setdefault(case.pack, _Covered()).add(pdp, results[-1])
     coverage = tuple(covered[pack].coverage(pack) for pack in covered)
     return Report(tuple(results), coverage, complete, time.perf_counter() - start)
 

@@ -163,8 +163,26 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """A directive that a permitted action records, where `when` holds.
+
+    `target` is a path to an object `{type, id}` (or `{type, from, until}`) or a form and the path to its value; nothing: everybody. `until` is a path; without one there, `days` after the
+    act, 0 being no end. `properties` are words or paths; one whose input is missing is left out.
+    """
+
+    kind: str
+    when: Condition | None = None
+    withdraw: bool = False
+    target: Path | tuple[str, Path] | None = None
+    from_now: bool = False
+    until: Path | None = None
+    days: int = 0
+    properties: tuple[tuple[str, str | Path], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """All that a pack can speak of. `actions` maps an action to what it is about (`document`, `record`)."""
+    """All that a pack can speak of. `actions` maps an action to what it is about (`document`, `record`); `acts` to the directives that it records."""
 
     subjects: tuple[str, ...]
     actions: Mapping[str, str]
@@ -174,3 +192,4 @@ class Vocabulary:
     impossible: Mapping[str, Condition]
     time_zone: str
     patient: Path | None = None
+    acts: Mapping[str, tuple[Act, ...]] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from engine.evaluator.check import attribute_problem, parse_checked
 from engine.evaluator.conditions import Condition, names
 from engine.sheets import Sheet, read_sheet
 from engine.specs import (
+    ActSpec,
     AnyFact,
     CellSpec,
     CodedSpec,
@@ -29,7 +30,7 @@ from engine.specs import (
     SettingTest,
     VocabularySpec,
 )  # fmt: skip
-from engine.vocabulary import Cell, Coded, Elapsed, Fact, Form, Given, Grid, Held, Kind, Member, Path, Same, Value, Vocabulary
+from engine.vocabulary import Act, Cell, Coded, Elapsed, Fact, Form, Given, Grid, Held, Kind, Member, Path, Same, Value, Vocabulary
 
 FILE = "vocabulary.toml"
 OBJECTS = ("subject", "action", "resource", "context", "consent", "matrix")
@@ -81,7 +82,40 @@ class _Builder:
                 facts[name] = Fact(fact.name, fact.form, fact.values, fact.absent, fact.unknown, fact.about, fact.vouched, fact.changeable, bound)  # type: ignore[arg-type]
         impossible = {name: self.condition(text, draft, ("impossible", name)) for name, text in self.spec.impossible.items()}
         possible = {name: tree for name, tree in impossible.items() if tree is not None}
-        return Vocabulary(draft.subjects, self.actions, facts, self.kinds, self.grids, possible, self.zone, patient)
+        acts = {action: tuple(self.act(action, one, draft) for one in several) for action, several in self.spec.act.items()}
+        return Vocabulary(draft.subjects, self.actions, facts, self.kinds, self.grids, possible, self.zone, patient, acts)
+
+    def act(self, action: str, spec: ActSpec, draft: Vocabulary) -> Act:
+        """A directive that an action records; what is wrong with it is reported, and nothing is recorded of a pack that does not check."""
+        where = ("act", action)
+        if action not in self.actions:
+            self.report("action-unknown", f"unknown action `{action}`", where, suggest(action, self.actions))
+        kind = self.kinds.get(spec.kind)
+        if kind is None:
+            self.report("kind-unknown", f"unknown kind of directive `{spec.kind}`", where, suggest(spec.kind, self.kinds))
+        for key in spec.properties:
+            if kind and key not in kind.properties:
+                self.report("property-unknown", f"a directive of kind `{spec.kind}` has no `{key}`", where, suggest(key, kind.properties))
+        target: Path | tuple[str, Path] | None = None
+        if isinstance(spec.target, str):
+            target = self.path(spec.target, where)
+        elif spec.target:
+            (form, text), *_ = spec.target.items()
+            if kind and form not in kind.targets:
+                self.report("target-unknown", f"a directive of kind `{spec.kind}` has no target `{form}`", where, suggest(form, kind.targets))
+            path = self.path(text, where)
+            target = (form, path) if path else None
+        days = self.settings.get(spec.days, 0) if spec.days else 0
+        if spec.days and spec.days not in self.settings:
+            self.report("setting-unknown", f"there is no setting `{spec.days}`", where, suggest(spec.days, self.settings))
+        words: list[tuple[str, str | Path]] = []
+        for key, word in spec.properties.items():
+            read = self.path(word[1:], where) if word.startswith("@") else word
+            if read is not None:
+                words.append((key, read))
+        when = self.condition(spec.when, draft, where) if spec.when else None
+        until = self.path(spec.until, where) if spec.until else None
+        return Act(spec.kind, when, spec.withdraw, target, spec.from_ == "now", until, days if isinstance(days, int) else 0, tuple(words))
 
     def check_names(self) -> None:
         for what, words in (("subjects", self.spec.subjects), *(("actions." + about, actions) for about, actions in self.spec.actions.items())):

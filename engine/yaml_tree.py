@@ -136,7 +136,8 @@ class _Composer:
         if event.anchor:  # type: ignore[attr-defined]
             self.source.report("yaml-anchor", f"the anchor `&{event.anchor}` is not used here", place, "leave it out")  # type: ignore[attr-defined]
         if event.tag:  # type: ignore[attr-defined]
-            self.source.report("yaml-tag", f"the tag `{event.tag}` is not used here", place, "leave it out: quotes make text")  # type: ignore[attr-defined]
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")  # type: ignore[attr-defined]
+            self.source.report("yaml-tag", f"the tag `{tag}` is not used here", place, "leave it out: quotes make text")
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, place)
         return self._list(place, depth) if isinstance(event, yaml.SequenceStartEvent) else self._table(place, depth)

@@ -6,44 +6,64 @@ Situations that the vocabulary calls impossible are left out; those that differ 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from engine.errors import Diagnostic
-from engine.evaluator.conditions import names
+from engine.evaluator.conditions import Condition
 from engine.evaluator.diagram import HOLDS, NONE, Store
-from engine.evaluator.slices import Builder, Slice
+from engine.evaluator.slices import Builder, Slice, copy_into, facts_of, fold_constants
 from engine.pack import Pack
 from engine.vocabulary import Fact
 
 if TYPE_CHECKING:
     from engine.pdp import Pdp
 
+Excluded: TypeAlias = tuple[Condition | bool, ...]
+"""What cannot hold for one subject type and action."""
 
-def possible(pack: Pack, store: Store, facts: Sequence[Fact]) -> int:
-    """Where no `impossible` condition over some facts (the variables of the store) holds, as a condition in it."""
+
+def excluded_from(pack: Pack, subject: str, action: str) -> Excluded:
+    """The `impossible` conditions that are left for a subject type and an action, constants in place."""
+    folded = (fold_constants(condition, pack, subject, action) for condition in pack.vocabulary.impossible.values())
+    return tuple(condition for condition in folded if condition is not False)
+
+
+def possible(pack: Pack, store: Store, facts: Sequence[Fact], excluded: Excluded) -> int:
+    """Where nothing excluded holds, as a condition in a store over some facts. What depends on other facts excludes nothing."""
     builder = Builder(store, facts)
     known = {fact.name for fact in facts}
     made = HOLDS
-    for condition in pack.vocabulary.impossible.values():
-        if {name.fact for name in names(condition)} <= known:
+    for condition in excluded:
+        if isinstance(condition, bool):
+            return NONE
+        if {fact.name for fact in facts_of(pack, [condition])} <= known:
             made = store.both(store.negate(builder.build(condition)), made)
     return made
 
 
-def deciding(pdp: Pdp, slice: Slice) -> dict[str, int]:
+def copy_of(slice: Slice, facts: Sequence[Fact]) -> tuple[Store, int]:
+    """A slice's function in a store of its own, over its facts and any that follow them: an analysis makes nodes, and a compiled pack is not to change."""
+    store = Store([len(fact.values) for fact in facts], 1_000_000_000)
+    store.order = [*slice.store.order, *range(len(slice.facts), len(facts))]
+    store.level = [store.order.index(v) for v in range(len(facts))]
+    (root,) = copy_into(store, slice.store, {v: v for v in range(len(slice.facts))}, [slice.root])
+    return store, root
+
+
+def deciding(pdp: Pdp, subject: str, action: str) -> dict[str, int]:
     """In how many possible situations of a slice each rule decides; rules that never do are left out."""
-    store = slice.store
-    within = store.both(possible(pdp.pack, store, slice.facts), slice.root)
-    over = store.support(within, slice.root)
+    slice = pdp.slices[subject, action]
+    store, root = copy_of(slice, slice.facts)
+    within = store.both(possible(pdp.pack, store, slice.facts, excluded_from(pdp.pack, subject, action)), root)
     rules = {outcome.leaf: outcome.rule for outcome in pdp.outcomes}
-    return {rules[leaf]: number for leaf, number in store.count(within, over).items() if leaf != NONE}
+    return {rules[leaf]: number for leaf, number in store.count(within, store.support(within, root)).items() if leaf != NONE}
 
 
 def dead_rules(pdp: Pdp) -> list[Diagnostic]:
     """A warning for each rule that decides in no possible situation of any slice."""
     alive: set[str] = set()
-    for slice in {id(slice): slice for slice in pdp.slices.values()}.values():
-        alive |= deciding(pdp, slice).keys()
+    for subject, action in {(id(slice), excluded_from(pdp.pack, *key)): key for key, slice in pdp.slices.items()}.values():
+        alive |= deciding(pdp, subject, action).keys()
     return [
         Diagnostic(
             "rule-dead", f"the rule `{rule.id}` never decides", "rules.csv", rule.line, text=rule.text, severity="warning",

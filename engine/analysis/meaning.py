@@ -1,20 +1,20 @@
 """The hash of what a pack decides. Equal meaning, equal hash, whatever the order of lines that do not matter, ids, comments and layout.
 
 Each slice is written down as its reduced diagram over facts in alphabetical order, which is unique; leaves are (decision, obligations, discreet, reason). What the facts themselves compute
-(codes, cells, settings in force) is part of it: a cell that turns changes what the pack decides.
+(codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack decides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.evaluator.diagram import Store
 from engine.evaluator.slices import Slice, copy_into
-from engine.vocabulary import Grid
+from engine.vocabulary import Cell, Coded, Elapsed, Fact, Held, Member, Path, Vocabulary
 
 if TYPE_CHECKING:
     from engine.pdp import Pdp, Runner
@@ -29,8 +29,9 @@ def meaning(pdp: Pdp) -> str:
         assert runner is not None
         used |= {fact.name for fact in slice.order}
         slices[f"{subject} {action}"] = _diagram(slice, {outcome.leaf: _leaf(runner, outcome.number) for outcome in pdp.outcomes})
-    facts = {name: _plain(pdp.pack.vocabulary.facts[name]) for name in sorted(used)}
-    return _hash([slices, facts, pdp.pack.vocabulary.time_zone, dict(pdp.pack.discreet)])
+    vocabulary = pdp.pack.vocabulary
+    facts = {name: _fact(vocabulary.facts[name], vocabulary) for name in sorted(used)}
+    return _hash([slices, facts, vocabulary.time_zone, dict(pdp.pack.discreet)])
 
 
 def _leaf(runner: Runner, number: int) -> Any:
@@ -45,28 +46,63 @@ def _diagram(slice: Slice, leaves: Mapping[int, Any]) -> str:
     names = {leaf: _hash(what) for leaf, what in leaves.items()}
     numbers = {name: -3 - place for place, name in enumerate(sorted(set(names.values())))}
     store = Store(slice.store.sizes, 10 * slice.store.budget)
-    merged = slice.store.map_leaves(slice.root, lambda leaf: numbers[names[leaf]])
-    (root,) = copy_into(store, slice.store, {v: v for v in range(len(slice.facts))}, [merged])
+    (copied,) = copy_into(store, slice.store, {v: v for v in range(len(slice.facts))}, [slice.root])
+    root = store.map_leaves(copied, lambda leaf: numbers[names[leaf]])
     words = {number: name for name, number in numbers.items()}
     made: dict[int, str] = {}
     for n in store.reachable(root):
         node, fact = store.nodes[n], slice.facts[store.nodes[n].variable]
-        children = {str(value): node.child(place) for place, value in enumerate(fact.values)}
+        children = {json.dumps(value): node.child(place) for place, value in enumerate(fact.values)}
         made[n] = _hash([fact.name, {value: made[child] if child >= 0 else words[child] for value, child in children.items()}])
     return made[root] if root >= 0 else words[root]
 
 
+def _fact(fact: Fact, vocabulary: Vocabulary) -> Any:
+    """What a fact computes, without where it is written or how it is explained."""
+    values = sorted(map(json.dumps, fact.values))
+    return [values, fact.absent, fact.unknown, _plain(fact.conditional), _form(fact), ended_by(fact, vocabulary)]
+
+
+def ended_by(fact: Fact, vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """For each kind of directive behind a fact, the kinds that end it."""
+    match fact.form:
+        case Held(kind, via=via):
+            behind = {kind, via} - {None}
+        case Elapsed(Path(steps=("record", kind, _))):
+            behind = {kind}
+        case _:
+            behind = set()
+    return {kind: sorted(name for name, one in vocabulary.kinds.items() if kind in one.ends) for kind in sorted(map(str, behind))}
+
+
+def _form(fact: Fact) -> Any:
+    """The form of a fact in JSON. What has no order gets one, and what says the same as nothing is left out."""
+    match fact.form:
+        case Held(kind, of, where, via, group, ended):
+            return ["held", kind, sorted(map(_hash, map(_plain, of))), sorted(map(_hash, map(_plain, where))), via, group, ended]
+        case Member(of, among, several):
+            return ["member", _plain(of), sorted(among), several]
+        case Coded(of, codes, several):
+            return ["coded", _plain(of), {code: value for code, value in codes.items() if value != fact.unknown}, several]
+        case Cell(grid, row, column, column_of, fixed, letters):
+            says = {
+                name: {key: letters[cells[name]] for key, cells in grid.rows.items() if name in cells and letters[cells[name]] != fact.unknown}
+                for name in grid.columns
+            }  # fmt: skip
+            hashes = {name: _hash(cells) for name, cells in says.items() if cells}
+            where = {code: hashes[name] for code, name in column_of.items() if name in hashes}
+            return ["cell", _plain(row), _plain(column), where if column else hashes.get(fixed or "")]
+        case form:
+            return [type(form).__name__.lower(), _plain(form)]
+
+
 def _plain(value: Any) -> Any:
-    """Frozen things as JSON: what a fact computes, without where it was written or how it is explained."""
-    if isinstance(value, Grid):
-        return {row: dict(cells) for row, cells in value.rows.items()}
+    """Frozen things as JSON, without where they were written."""
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in ("about", "vouched", "changeable", "at", "file", "labels")}
+        return [type(value).__name__, *(_plain(getattr(value, f.name)) for f in fields(value) if f.name not in ("at", "text"))]
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, frozenset | set):
-        return sorted(map(str, value))
-    if isinstance(value, Iterable) and not isinstance(value, str):
+    if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value
 

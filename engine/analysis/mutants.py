@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from engine.analysis.dead import possible
+from engine.analysis.dead import Excluded, copy_of, excluded_from, possible
 from engine.evaluator.conditions import And, Compare, Condition, Name, Not, Or
 from engine.evaluator.diagram import HOLDS, NONE, Store
 from engine.evaluator.reference import deciding_rule, is_for
-from engine.evaluator.slices import Builder, Slice, copy_into, facts_of, fold_constants, overlay, written_for
+from engine.evaluator.slices import Builder, Slice, facts_of, fold_constants, overlay, written_for
 from engine.facts import Situation
 from engine.pack import Pack, Rule
 from engine.vocabulary import Fact, Value
@@ -100,6 +100,7 @@ class Differences:
         self.pdp = pdp
         self.leaves = {outcome.rule: outcome.leaf for outcome in pdp.outcomes}
         self.rules = {outcome.leaf: outcome.rule for outcome in pdp.outcomes}
+        self.excluded = {key: excluded_from(pdp.pack, *key) for key in pdp.slices}
         self.work: dict[object, tuple[Store, int, int]] = {}
 
     def find(self, mutant: Mutant) -> Survivor | None:
@@ -109,9 +110,10 @@ class Differences:
             if not any(is_for(self.pdp.pack, rule, subject, action) for rule in mutant.touched):
                 continue
             rules = tuple((self._leaf(rule), fold_constants(rule.when, mutant.pack, subject, action)) for rule in written_for(mutant.pack, subject, action))
-            if (id(slice), rules) in seen:
+            key = (id(slice), rules, self.excluded[subject, action])
+            if key in seen:
                 continue
-            seen.add((id(slice), rules))
+            seen.add(key)
             if (shown := self._in_slice(mutant, subject, action, slice, rules)) is not None:
                 return shown
         return None
@@ -119,7 +121,7 @@ class Differences:
     def _in_slice(self, mutant: Mutant, subject: str, action: str, slice: Slice, rules: Sequence[tuple[int, Condition | bool]]) -> Survivor | None:
         wanted = facts_of(self.pdp.pack, (condition for _, condition in rules if not isinstance(condition, bool)))
         facts = (*slice.facts, *(fact for fact in wanted if fact.name not in slice.variable))
-        store, root, within = self._working(slice, facts)
+        store, root, within = self._working(slice, facts, self.excluded[subject, action])
         default = self.leaves[self.pdp.pack.default_for(action) or ""]
         mutated = overlay(Builder(store, facts), [rule for rule in rules if rule[1] is not False], default)
         differs = store.pairs(root, mutated, lambda a, b: NONE if a == b else HOLDS, "differ")
@@ -135,15 +137,12 @@ class Differences:
         """The leaf of a rule; one of its own when its effect is not the original's."""
         return self.leaves[rule.id] - (FLIPPED if rule.permits != self.pdp.pack.by_id[rule.id].permits else 0)
 
-    def _working(self, slice: Slice, facts: tuple[Fact, ...]) -> tuple[Store, int, int]:
+    def _working(self, slice: Slice, facts: tuple[Fact, ...], excluded: Excluded) -> tuple[Store, int, int]:
         """A store over the slice's facts and those that a mutation brought in, with the slice's function and what is possible in it."""
-        key = (id(slice), tuple(fact.name for fact in facts[len(slice.facts) :]))
+        key = (id(slice), tuple(fact.name for fact in facts[len(slice.facts) :]), excluded)
         if key not in self.work:
-            store = Store([len(fact.values) for fact in facts], 1_000_000_000)
-            store.order = [*slice.store.order, *range(len(slice.facts), len(facts))]
-            store.level = [store.order.index(v) for v in range(len(facts))]
-            (root,) = copy_into(store, slice.store, {v: v for v in range(len(slice.facts))}, [slice.root])
-            self.work[key] = store, root, possible(self.pdp.pack, store, facts)
+            store, root = copy_of(slice, facts)
+            self.work[key] = store, root, possible(self.pdp.pack, store, facts, excluded)
         return self.work[key]
 
 

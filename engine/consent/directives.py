@@ -27,8 +27,8 @@ OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "r
 class Directive:
     """One statement. In force when `start <= instant < end`; `revision` is its place in the patient's record.
 
-    `withdraw`: from this revision on, whatever the clock says, earlier directives of the same kind and target (and the same properties, where it states some) no
-    longer hold.
+    `withdraw`: from this revision on, whatever the clock says, earlier directives of the same kind and target (and the same properties, where it states some)
+    no longer hold.
     """
 
     kind: str
@@ -78,7 +78,8 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
         raise RequestError(f"{where}.withdraw", "must be true or false")
     for bound in ("from", "until"):
         if withdraw and data.get(bound) is not None:
-            raise RequestError(f"{where}.{bound}", "a withdrawal holds from its revision on, whatever the clock says", "leave it out, or record the withdrawal later")
+            help = "leave it out, or record the withdrawal later"
+            raise RequestError(f"{where}.{bound}", "a withdrawal holds from its revision on, whatever the clock says", help)
     start = _bound(data.get("from"), -FOREVER, start_of_day, vocabulary.time_zone, f"{where}.from")
     end = _bound(data.get("until"), FOREVER, end_of_day, vocabulary.time_zone, f"{where}.until")
     if end <= start:

@@ -48,14 +48,17 @@ class Record:
         return max(found, key=lambda d: d.revision) if found else None
 
     def instant(self, steps: tuple[str, ...]) -> float | None:
-        """The instant at `record.KIND.PROPERTY`; `from` and `until` are the directive's own. A date counts from its midnight."""
+        """The instant at `record.KIND.PROPERTY`; `from` (or else the instant it was recorded) and `until` are the directive's own. A date counts from its midnight."""
         _, kind, key = steps
         directive = self.latest(kind)
         if directive is None:
             return None
         if key in ("from", "until"):
             own = directive.start if key == "from" else directive.end
-            return own if abs(own) != FOREVER else None
+            if abs(own) != FOREVER:
+                return own
+            recorded = directive.source.get("recorded") if key == "from" else None
+            return parse_instant(recorded) if isinstance(recorded, str) else None
         text = directive.properties.get(key, "")
         day = parse_date(text)
         return start_of_day(day, self.zone) if day else parse_instant(text)

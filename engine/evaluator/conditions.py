@@ -8,8 +8,8 @@
     literal     = "'" { A-Z a-z 0-9 _ . - } "'"
 
 What pycasbin, node-casbin and this compiler all read alike, and nothing else: no comma, no `in`, no double quote, no `true` or `false`, no number, no
-function, no chained comparison. `&&` and `||` stand between spaces (pycasbin replaces them by `and` and `or` as text), and no word of a literal is `r.` or `p.` (it would
-replace that by `r_` or `p_`). This module knows the grammar only; whether a name is a fact is the business of `check`.
+function, no chained comparison. `&&` and `||` stand between spaces (pycasbin replaces them by `and` and `or` as text), and no word of a literal starts with
+`r.` or `p.` (it would replace that by `r_` or `p_`). This module knows the grammar only; whether a name is a fact is the business of `check`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
             raise _unreadable(text, at)
         word, end = match.group(), match.end()
         if match.lastgroup == "literal" and _REWRITTEN.search(word):
-            raise ConditionError(f"Casbin would take a part of {word} for a name", at, len(word), "no word of a literal is `r.` or `p.`")
+            raise ConditionError(f"Casbin would take a part of {word} for a name", at, len(word), "no word of a literal starts with `r.` or `p.`")
         if word in ("&&", "||") and (text[at - 1 : at].strip() or text[end : end + 1].strip()):
             raise ConditionError(f"`{word}` stands between spaces", at, 2, "Casbin would join it to the words beside it")
         if match.lastgroup != "space":

@@ -1,0 +1,202 @@
+"""Acts on a record: what a permitted action records, decided by the policy like anything else.
+
+    request -> decision on the record as it is -> directives of the action (vocabulary.toml, [act]) -> appended, unless the record changed meanwhile
+
+Nothing here knows what a block or a mask is: the pack says which directives an action records. An act that the policy refuses writes no directive; the caller keeps
+the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.answer import Answer
+from engine.calendar import deadline, iso
+from engine.consent.directives import Directive, parse_directive
+from engine.consent.fold import Record, Statement, fold
+from engine.errors import RequestError
+from engine.evaluator.conditions import names
+from engine.evaluator.reference import holds
+from engine.facts import input_value, value_of
+from engine.pdp import Pdp
+from engine.request import Action, Entity, Request
+from engine.vocabulary import Act, Path
+
+
+def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list[dict[str, Any]]:
+    """The directives, as JSON, that a permitted action records. Raises `RequestError` when the request leaves out what one of them needs.
+
+    An action that records nothing (reading, archiving) gives an empty list.
+    """
+    acts = pdp.pack.vocabulary.acts.get(request.action.name, ())
+    made = [_directive(act, request, at, pdp.pack.vocabulary.time_zone) for act in acts if _applies(act, pdp, request, record, at)]
+    said = {"recorded": iso(at), "recorded_by": request.subject.id, "capacity": request.subject.type}
+    for one in made:
+        one |= said
+        parse_directive(one, pdp.pack.vocabulary, where=f"the directive `{one['kind']}` of `{request.action.name}`")
+    return made
+
+
+def _applies(act: Act, pdp: Pdp, request: Request, record: Record, at: float) -> bool:
+    if act.when is None:
+        return True
+    facts = pdp.pack.vocabulary.facts
+    known = {name.fact: value_of(facts[name.fact], request, record, at) for name in names(act.when) if name.fact in facts}
+    return holds(act.when, known | {"subject.type": request.subject.type, "action.name": request.action.name}, pdp.pack)
+
+
+def _directive(act: Act, request: Request, at: float, zone: str) -> dict[str, Any]:
+    made: dict[str, Any] = {"kind": act.kind}
+    if act.withdraw:
+        made["withdraw"] = True
+    if act.target is not None:
+        made["target"] = _target(act.target, request)
+    if act.from_now and not act.withdraw:
+        made["from"] = iso(at)
+    end = None if act.until is None else _read(act.until, request)
+    if end is None and act.days:
+        due = deadline(at, "days", act.days, zone)
+        end = None if due is None else iso(due)
+    if end is not None and not act.withdraw:
+        made["until"] = end
+    for key, word in act.properties:
+        value = word if isinstance(word, str) else _read(word, request)
+        if value is not None:
+            made[key] = value
+    return made
+
+
+def _target(target: Path | tuple[str, Path], request: Request) -> dict[str, Any]:
+    if isinstance(target, tuple):
+        form, path = target
+        return {form: _read(path, request)}
+    named = _read(target, request)
+    if not isinstance(named, Mapping) or not isinstance(named.get("type"), str):
+        raise RequestError(str(target), "must be an object with `type` and `id`", "say at whom or what the act aims")
+    interval = {key: named[key] for key in ("from", "until") if key in named}
+    return {named["type"]: interval or named.get("id")}
+
+
+def _read(path: Path, request: Request) -> Any:
+    return input_value(request.look_up(path.for_action(request.action.name)))
+
+
+# --- doing ---------------------------------------------------------------------------------------------------------
+
+
+class Store(Protocol):
+    """What an act needs of a store of directives (`engine.consent.store`): a fresh read, and an append that fails when the record changed since."""
+
+    def read(self, patient: str, at: float) -> tuple[Record, Any]: ...
+
+    def append(self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Any = None) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of an act: the policy's answer, the directives written (none when refused), and the token of the record as it is now."""
+
+    answer: Answer
+    directives: tuple[Mapping[str, Any], ...]
+    token: Any
+
+
+def patient_of(pdp: Pdp, request: Request) -> str:
+    """Whose record a request is about. Raises `RequestError` when it does not say."""
+    path = pdp.pack.vocabulary.patient
+    value = None if path is None else _read(path, request)
+    if not isinstance(value, str):
+        raise RequestError(str(path.for_action(request.action.name)[-1]) if path else "patient", "does not say whose record it is")
+    return value
+
+
+def perform(pdp: Pdp, store: Store, request: Request, at: float, conflict: type[Exception], tries: int = 5) -> Done:
+    """Decide an act on the record as it is and, if it is permitted, append its directives to that very record.
+
+    `conflict` is what the store raises when somebody else wrote first: the act is then decided again on the new record, so that rules about rules (nobody blocks a treating physician) hold
+    between two writers too.
+    """
+    patient = patient_of(pdp, request)
+    for left in reversed(range(tries)):
+        record, token = store.read(patient, at)
+        answer = pdp.decide(request, record, at)
+        if not answer.permitted:
+            return Done(answer, (), token)
+        directives = directives_of(pdp, request, record, at)
+        if not directives:
+            return Done(answer, (), token)
+        try:
+            return Done(answer, tuple(directives), store.append(patient, directives, at, expect=token))
+        except conflict:
+            if not left:
+                raise
+    raise AssertionError("tries is at least 1")
+
+
+# --- looking -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What somebody would be answered for each document: now, and if a patient did something."""
+
+    document: Entity
+    now: Answer
+    then: Answer
+
+
+def preview(
+    pdp: Pdp, directives: Iterable[Directive], act: Request | None, subject: Entity, documents: Sequence[Entity], context: Mapping[str, Any], at: float
+) -> list[Preview]:
+    """What `subject` would be answered when he reads each document, now and if `act` were done. The act itself must be one that the policy permits.
+
+    Raises `RequestError` when the act would be refused: a preview of what cannot be would mislead.
+    """
+    known = tuple(directives)
+    record = fold(known, pdp.pack.vocabulary, at)
+    changed = record
+    if act is not None:
+        answer = pdp.decide(act, record)
+        if not answer.permitted:
+            raise RequestError(f"action {act.action.name}", f"would be refused: {answer.words()}")
+        place = record.revision + 1
+        more = [parse_directive(one, pdp.pack.vocabulary, place + n) for n, one in enumerate(directives_of(pdp, act, record, at))]
+        changed = fold((*known, *more), pdp.pack.vocabulary, at)
+    reading = Action("read")
+    now = pdp.decide_many(subject, reading, documents, context, record)
+    then = pdp.decide_many(subject, reading, documents, context, changed)
+    return [Preview(*one) for one in zip(documents, now, then, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One line of the patient's access list: who, by which statement, until when, and who recorded it."""
+
+    form: str
+    who: str
+    kind: str
+    start: float
+    end: float
+    via: str
+    recorded_by: str
+
+
+def access_list(record: Record, kinds: Iterable[str]) -> list[Access]:
+    """Who is named by statements in force of these kinds; the members of a group that one names are listed with it."""
+    wanted = set(kinds)
+    made: list[Access] = []
+    for statement in record.in_force:
+        if statement.kind in wanted and isinstance(statement.target[1], str):
+            made.append(_access(statement, statement.target[0], statement.target[1], ""))
+            made += [
+                _access(statement, member.target[0], str(member.target[1]), f"{statement.target[0]} {statement.target[1]}")
+                for member in record.in_force if member.directive.properties.get(statement.target[0]) == statement.target[1]
+            ]  # fmt: skip
+    return made
+
+
+def _access(statement: Statement, form: str, who: str, via: str) -> Access:
+    directive = statement.directive
+    return Access(form, who, directive.kind, directive.start, directive.end, via, str(directive.source.get("recorded_by", "")))
