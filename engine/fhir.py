@@ -49,7 +49,7 @@ def _validate(data: Any, where: str) -> None:
     kind = data.get("resourceType") if isinstance(data, Mapping) else None
     if kind != "DocumentReference":
         help = "send its DocumentReferences one by one" if kind == "Bundle" else ""
-        raise RequestError(f"{where}.resourceType", f"is `{kind}`, not `DocumentReference`", help)
+        raise RequestError(f"{where}.resourceType", "is missing" if kind is None else f"is `{kind}`, not `DocumentReference`", help)
     from fhir.resources.R4B.documentreference import DocumentReference
     from pydantic import ValidationError
 

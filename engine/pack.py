@@ -173,9 +173,10 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     groups, rules, lines = _parse_rules(files, vocabulary, found)
     obligations = {id: Obligation(id, o.to, None if o.actions is None else frozenset(o.actions), o.properties, _words(o)) for id, o in spec.obligation.items()}
     _check_obligations(spec, actions, files, found)
-    defaults = _defaults(spec, groups, rules, files, found)
+    known = None if lines is None else {*set().union(*groups.values()), "*"}
+    defaults = _defaults(spec, known, rules, files, found)
     reasons = _parse_reasons(files, spec, rules, lines, defaults, obligations, found)
-    invariants = _parse_invariants(files, vocabulary, groups, found)
+    invariants = _parse_invariants(files, vocabulary, known, found)
     if any(reason.discreet for reason in reasons.values()) and (missing := [one for one in spec.pack.languages if not spec.discreet.get(one)]):
         found.append(_at_key("pack.toml", files, ("discreet",), "discreet-words", f"the discreet text in `{missing[0]}` is missing", "add it under [discreet]"))
     if any(d.severity == "error" for d in found):
@@ -218,7 +219,7 @@ def _shape_mistakes(name: str, files: Mapping[str, bytes], data: Any, error: Val
         one, key, words = several[0], path[-1], ".".join(path)
         if one["type"] in ("missing", "union_tag_not_found"):
             key = key if one["type"] == "missing" else "form"
-            yield _at_key(name, files, path, "key-missing", f"the key `{key}` is missing", f"write it in the table of `{words.removesuffix('.' + key)}`")
+            yield _at_key(name, files, path, "key-missing", f"the key `{key}` is missing", f"add it to `{words.removesuffix('.' + key)}`")
         elif one["type"] == "extra_forbidden":
             yield _at_key(name, files, path, "key-unknown", f"`{key}` is not a key here", suggest(key, _known_keys()))
         elif one["type"] == "union_tag_invalid":
@@ -226,7 +227,7 @@ def _shape_mistakes(name: str, files: Mapping[str, bytes], data: Any, error: Val
             help = suggest(one["ctx"]["tag"], tags) or "they are " + ", ".join(tags)
             yield _at_key(name, files, (*path, "form"), "value-type", f"{shown(one['ctx']['tag'])} is not a form of fact", help)
         else:
-            yield _at_key(name, files, path, "value-type", f"`{words}` must be " + " or ".join(dict.fromkeys(map(_must_be, several))))
+            yield _at_key(name, files, path, "value-type", f"`{words}` must be " + ", or ".join(dict.fromkeys(map(_must_be, several))))
 
 
 _SHAPES = {
@@ -325,8 +326,9 @@ def _settings(spec: PackSpec, given: Mapping[str, Scalar], files: Mapping[str, b
         elif type(value) is not type(one.value):
             message = f"{shown(value)} is not of the kind of the setting `{name}`"
             found.append(_at_key("pack.toml", files, place, "setting-value", message, f"such as {shown(one.value)}"))
-        elif one.unit and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            found.append(_at_key("pack.toml", files, place, "setting-value", f"the setting `{name}` is a number of {one.unit}", "write a whole number from 0"))
+        elif (one.unit and type(value) is not int) or (type(value) is int and value < 0):
+            message = f"the setting `{name}` is a number" + (f" of {one.unit}" if one.unit else "")
+            found.append(_at_key("pack.toml", files, place, "setting-value", message, "write a whole number from 0"))
         values[name] = value
     return values
 
@@ -391,7 +393,7 @@ def _parse_rules(
     if not written and not unreadable:
         found.append(Diagnostic("rules-empty", "this file has no rule", name, help="an empty policy decides nothing; write at least one `p` line"))
     groups = _groups(links, vocabulary, found)
-    names = set().union(*groups.values(), {"*"})
+    names = {*set().union(*groups.values()), "*"}
     lines: dict[str, int] = {}
     rules: list[Rule] = []
     for number, raw, (_, id, subject, action, when, effect) in written:
@@ -404,7 +406,7 @@ def _parse_rules(
         if subject not in (*vocabulary.subjects, "*"):
             help = _one_of(subject, [*vocabulary.subjects, "*"])
             found.append(Diagnostic("subject-unknown", f"unknown subject type `{subject}`", name, number, *_span(raw, 2), raw, help))
-        if action not in names:
+        if action not in names and not unreadable:
             found.append(Diagnostic("action-unknown", f"unknown action or group `{action}`", name, number, *_span(raw, 3), raw, suggest(action, names)))
         if effect not in ("allow", "deny"):
             help = suggest(effect.lower(), ("allow", "deny")) or "write `allow` or `deny`"
@@ -412,7 +414,7 @@ def _parse_rules(
         tree = parse_checked(when, vocabulary, name, number, _span(raw, 4)[0] - 1, raw, found)
         if tree is not None:
             rules.append(Rule(id, subject, action, tree, effect, when, number))
-    return groups, tuple(rules), None if unreadable else lines
+    return groups, tuple(rules), None if unreadable or not rules else lines
 
 
 def _one_of(word: str, known: Collection[str]) -> str:
@@ -498,15 +500,14 @@ def _groups(links: list[_Link], vocabulary: Vocabulary, found: list[Diagnostic])
 
 
 def _defaults(
-    spec: PackSpec, groups: Mapping[str, frozenset[str]], rules: tuple[Rule, ...], files: Mapping[str, bytes], found: list[Diagnostic]
+    spec: PackSpec, known: Collection[str] | None, rules: tuple[Rule, ...], files: Mapping[str, bytes], found: list[Diagnostic]
 ) -> tuple[tuple[str, str], ...]:
-    """What answers when no rule does: always a refusal."""
-    names = set().union(*groups.values())
+    """What answers when no rule does: always a refusal. `known`: the actions and groups; nothing when rules.csv cannot be read."""
     permits = {rule.id for rule in rules if rule.permits}
     for name, rule in spec.default.items():
         at = ("pack.toml", files, ("default", name))
-        if name not in names:
-            found.append(_at_key(*at, "action-unknown", f"unknown action or group `{name}`", suggest(name, names)))
+        if known is not None and name not in known:
+            found.append(_at_key(*at, "action-unknown", f"unknown action or group `{name}`", suggest(name, known)))
         if rule in permits:
             message = f"the default of `{name}` is the rule `{rule}`, which permits"
             found.append(_at_key(*at, "default-permit", message, "a default refuses: give it an id of its own"))
@@ -574,13 +575,12 @@ def _unrepeated(sheet: Sheet, column: str, code: str, sentence: str, found: list
 
 
 def _parse_invariants(
-    files: Mapping[str, bytes], vocabulary: Vocabulary, groups: Mapping[str, frozenset[str]], found: list[Diagnostic]
+    files: Mapping[str, bytes], vocabulary: Vocabulary, known: Collection[str] | None, found: list[Diagnostic]
 ) -> tuple[Invariant, ...]:
     name = "invariants.csv"
     if name not in files:
         return ()
     sheet = read_sheet(name, files[name], ("id", "form", "subject", "action", "fact", "condition"), found)
-    actions = {*set().union(*groups.values()), "*"}
     texts = re.split(r"\r\n|\r|\n", files[name].decode("utf-8-sig", "replace"))
     made: list[Invariant] = []
     for id, row in _unrepeated(sheet, "id", "invariant-repeated", "the invariant `{}` stands twice", found).items():
@@ -591,12 +591,13 @@ def _parse_invariants(
         if row["subject"] not in (*vocabulary.subjects, "*"):
             help = _one_of(row["subject"], [*vocabulary.subjects, "*"])
             found.append(Diagnostic("subject-unknown", f"unknown subject type `{row['subject']}`", help=help, **at))
-        if row["action"] not in actions:
-            found.append(Diagnostic("action-unknown", f"unknown action or group `{row['action']}`", help=suggest(row["action"], actions), **at))
+        if known is not None and row["action"] not in known:
+            found.append(Diagnostic("action-unknown", f"unknown action or group `{row['action']}`", help=suggest(row["action"], known), **at))
         fact = row["fact"].removeprefix("r.")
         if row["form"] == "monotone":
-            if fact not in vocabulary.facts or not vocabulary.facts[fact].is_boolean:
-                help = suggest(fact, vocabulary.facts) or "name a fact such as r.consent.blocked"
+            turning = [name for name, one in vocabulary.facts.items() if one.is_boolean]
+            if fact not in turning:
+                help = suggest(fact, turning) or "such a fact turns from false to true"
                 found.append(Diagnostic("fact-unknown", f"`{row['fact']}` is not a fact that is true or false", help=help, **at))
         elif not row["condition"]:
             found.append(Diagnostic("invariant-condition", f"the invariant `{id}` has no condition", help="say what it is about", **at))

@@ -59,7 +59,7 @@ def delimiter(header: str) -> str:
 
 
 def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagnostic]) -> Sheet:
-    """Read a sheet whose header must have the columns `needs`. Mistakes are appended to `found`; a sheet without one of those columns has no rows."""
+    """Read a sheet whose header must have the columns `needs`. Mistakes are appended to `found`; under a header with a mistake there are no rows."""
     text = decode(file, data, found)
     if text is None:
         return Sheet(file, needs or ("",), ())
@@ -70,7 +70,7 @@ def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagn
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(header), strict=True)
     columns: tuple[str, ...] = ()
     rows: list[Row] = []
-    start, before = 1, len(found)
+    start, before, header_is_right = 1, len(found), True
     try:
         for cells in reader:
             line, start = start, reader.line_num + 1
@@ -80,6 +80,7 @@ def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagn
             if not columns:
                 columns = tuple(stripped)
                 _check_header(file, line, columns, needs, found)
+                header_is_right = len(found) == before
             elif len(stripped) != len(columns):
                 message = f"this row has {len(stripped)} cell{'s'[: len(stripped) != 1]}, the header has {len(columns)}"
                 found.append(Diagnostic("row-length", message, file, line, help="add or remove cells, or quote a cell with a comma"))
@@ -89,7 +90,7 @@ def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagn
         found.append(Diagnostic("sheet-quotes", f"this row cannot be read: {error}", file, start, help="close the quotes of the cell"))
     if not rows and len(found) == before:
         found.append(Diagnostic("sheet-empty", "this sheet has no row", file, help="a header alone decides nothing"))
-    return Sheet(file, columns or needs or ("",), tuple(rows) if set(needs) <= set(columns) else ())
+    return Sheet(file, columns or needs or ("",), tuple(rows) if header_is_right else ())
 
 
 def _check_header(file: str, line: int, columns: tuple[str, ...], needs: tuple[str, ...], found: list[Diagnostic]) -> None:
@@ -98,7 +99,7 @@ def _check_header(file: str, line: int, columns: tuple[str, ...], needs: tuple[s
             found.append(Diagnostic("column-missing", f"the column `{name}` is missing", file, line, help=f"the header needs {_names(needs)}"))
     for place, name in enumerate(columns):
         if not name:
-            found.append(Diagnostic("column-unnamed", f"column {place + 1} has no name", file, line))
+            found.append(Diagnostic("column-unnamed", f"column {place + 1} has no name", file, line, help="name it, or remove it"))
         elif name in columns[:place]:
             found.append(Diagnostic("column-repeated", f"the column `{name}` stands twice", file, line, help="keep one of them"))
 

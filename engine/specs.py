@@ -16,7 +16,7 @@ Word = StrictBool | StrictStr
 
 
 class Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class PackHead(Spec):

@@ -192,7 +192,9 @@ class _Builder:
         return sheet
 
     def grid(self, name: str, spec: GridSpec) -> Grid:
+        before = len(self.found)
         sheet = self.sheet(spec.file, ())
+        whole = len(self.found) == before
         columns = tuple(column for column in sheet.columns[1:] if column != "label")
         rows: dict[str, dict[str, str]] = {}
         for row in sheet:
@@ -209,13 +211,17 @@ class _Builder:
         made = Grid(name, spec.file, columns, rows, inferred, labels, {})
         if spec.provenance is None:
             return made
-        return Grid(name, spec.file, columns, rows, inferred, labels, self.provenance(spec.provenance, made, spec.letters))
+        provenance = self.provenance(spec.provenance, made, spec.letters, whole)
+        return Grid(name, spec.file, columns, rows, inferred, labels, provenance)
 
-    def provenance(self, file: str, grid: Grid, bases: Mapping[str, str]) -> dict[tuple[str, str], Mapping[str, str]]:
-        """Where each cell comes from. A cell without a row, or whose letter says published while its row says inferred, is a mistake."""
+    def provenance(self, file: str, grid: Grid, bases: Mapping[str, str], whole: bool) -> dict[tuple[str, str], Mapping[str, str]]:
+        """Where each cell comes from. A cell without a row, or whose letter says published while its row says inferred, is a mistake.
+
+        Unless the `whole` grid could be read, its sheet is not compared with it.
+        """
         sheet = self.sheet(file, ("type_code", "column", "basis"), keys=2)
         made: dict[tuple[str, str], Mapping[str, str]] = {}
-        if not grid.rows:
+        if not whole:
             return made
         for row in sheet:
             place = (row["type_code"], row["column"])
@@ -299,7 +305,8 @@ class _Builder:
     def check_values(self, spec: FactSpec, values: tuple[Value, ...], where: tuple[str, ...]) -> None:
         for key, value in (("absent", spec.absent), ("unknown", spec.unknown)):
             if value is not None and not any(value is one or (value == one and isinstance(one, str)) for one in values):
-                self.report("value-unknown", f"`{key}` is {shown(value)}, which is not a value of this fact", (*where, key), _takes(values))
+                help = "write it without quotes" if value in ("true", "false") and True in values else _takes(values)
+                self.report("value-unknown", f"`{key}` is {shown(value)}, which is not a value of this fact", (*where, key), help)
 
     def given(self, spec: GivenSpec, where: tuple[str, ...]) -> tuple[Form | None, tuple[Value, ...]]:
         values: tuple[Value, ...] = tuple(spec.values) if spec.values else (False, True)
@@ -334,7 +341,7 @@ class _Builder:
                 self.report("kind-unknown", f"`{spec.via}` is not a kind of directive that puts somebody in a group", (*where, "via"), help)
                 return None
             group, known = member.group, (*kind.targets, *member.targets)
-            if group not in kind.targets:
+            if group not in kind.targets and group in member.properties:
                 message, help = f"a directive of kind `{spec.kind}` has no target `{group}`", f"`{spec.via}` puts somebody in a `{group}`"
                 self.report("target-unknown", message, (*where, "via"), help)
         of: list[tuple[str, Path | None]] = []
@@ -363,7 +370,7 @@ class _Builder:
         if isinstance(amount, str) and amount not in self.settings:
             self.report("setting-unknown", f"there is no setting `{amount}`", (*where, "at_least"), _close(amount, self.settings))
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if type(value) is not int or (value < 0 and value == amount):
             help = "write a whole number from 0, or a setting that is one"
             self.report("setting-value", f"{shown(value)} is not a number of {unit}", (*where, "at_least"), help)
             return None
@@ -373,6 +380,9 @@ class _Builder:
         codes: dict[str, Value] = dict(spec.codes or {})
         if (spec.codes is None) == (spec.code_list is None):
             self.report("key-missing", "a coded fact has either `codes`, or `list` and `column`", where, "say what each code stands for")
+        elif spec.code_list is not None and not spec.column:
+            help = _close("", self.lists[spec.code_list].columns) if spec.code_list in self.lists else ""
+            self.report("key-missing", "a coded fact with a `list` has the `column` that it reads", where, help)
         elif spec.code_list is not None:
             column = self.column(spec.code_list, spec.column or "", (*where, "column"))
             codes = {code: (value in spec.among) if spec.among is not None else value for code, value in column.items()}
@@ -404,10 +414,9 @@ class _Builder:
             self.report("list-unknown", f"unknown code list `{name}`", where, _close(name, self.lists))
             return {}
         if sheet.rows and column not in sheet.columns:
-            message = f"the code list `{name}` has no column `{column}`" if column else f"which column of the code list `{name}` is not said"
-            self.report("column-missing", message, where, _close(column, sheet.columns))
+            self.report("column-missing", f"the code list `{name}` has no column `{column}`", where, _close(column, sheet.columns))
             return {}
-        return {row[sheet.first]: row[column] for row in sheet if row[column]}
+        return {row[sheet.first]: row[column] for row in reversed(sheet.rows) if row[column]}
 
     def cell(self, spec: CellSpec, where: tuple[str, ...]) -> tuple[Form | None, tuple[Value, ...]]:
         grid = self.grids.get(spec.grid)
@@ -445,10 +454,10 @@ class _Builder:
             column = self.path(spec.column.of, (*where, "column"))
             codes = self.column(spec.column.code_list, spec.column.column, (*where, "column"))
             for code, name in codes.items():
-                if grid.columns and name not in grid.columns:
+                if grid.rows and name not in grid.columns:
                     message = f"`{code}` leads to the column `{name}`, which `{grid.file}` has not"
                     self.report("column-missing", message, (*where, "column"), _close(name, grid.columns))
-        elif grid.columns and spec.column_is not in grid.columns:
+        elif grid.rows and spec.column_is not in grid.columns:
             message = f"`{grid.file}` has no column `{spec.column_is}`"
             self.report("column-missing", message, (*where, "column_is"), _close(spec.column_is or "", grid.columns))
         return (Cell(grid, row, column, codes, spec.column_is, letters) if row else None), values

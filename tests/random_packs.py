@@ -8,12 +8,13 @@ and what makes no sense.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from hypothesis import strategies as st
 
-from engine.calendar import iso
+from engine.calendar import end_of_day, iso, parse_instant, start_of_day
 from engine.pack import MODEL, Pack
 from engine.request import Action, Entity, Request
 from engine.vocabulary import Cell, Coded, Elapsed, Form, Given, Held, Member, Path, Same
@@ -21,6 +22,7 @@ from engine.vocabulary import Cell, Coded, Elapsed, Form, Given, Held, Member, P
 NOW = 1795256400.0
 """2026-11-21T11:20:00+01:00."""
 PEOPLE = ("ann", "bob", "cyd")
+MISSING = object()
 Steps = tuple[str, ...]
 
 
@@ -277,67 +279,76 @@ def request_from(subject: str, action: str, inputs: Mapping[Steps, Any]) -> Requ
     return Request(Entity(subject, who or "ann", parts["subject"]), Action(action, parts["action"]), Entity("thing", what or "ann", parts["resource"]), parts["context"])
 
 
-MISSING = object()
-
-
-@st.composite
-def requests(draw: st.DrawFn, pack: Pack, usual: Mapping[str, Any] | None = None, subject: str | None = None, action: str | None = None) -> Request:
-    """A request: each input usual, known, a list, junk or missing. `usual` gives the words of an everyday request, by path."""
-    subject = subject or draw(st.sampled_from([*pack.vocabulary.subjects, pack.vocabulary.subjects[0], "nobody"]))
-    action = action or draw(st.sampled_from([*pack.vocabulary.actions, "unheard-of"]))
+def requests(pack: Pack, usual: Mapping[str, Any] | None = None) -> st.SearchStrategy[Request]:
+    """Requests: each input usual, known, a list, junk or missing. `usual` gives the words of an everyday request, by path."""
     everyday = {tuple(text.split(".")): value for text, value in (usual or {}).items()}
-    inputs: dict[Steps, Any] = {}
-    for steps, words in (dict.fromkeys(everyday, ["ann"]) | paths_of(pack, action)).items():
-        known = st.sampled_from(words or ["ann"])
-        value = draw(st.one_of(st.just(everyday.get(steps, MISSING)), st.just(everyday.get(steps, MISSING)), known, known, st.sampled_from([True, False]), _odd(words)))
-        if value is not MISSING:
-            inputs[steps] = value
-    return request_from(subject, action, inputs)
+    inputs = {steps: _input(everyday.get(steps, MISSING), words) for steps, words in (dict.fromkeys(everyday, list(PEOPLE)) | paths_of(pack)).items()}
+    subjects, actions = st.sampled_from([*pack.vocabulary.subjects, "nobody"]), st.sampled_from([*pack.vocabulary.actions, "unheard-of"])
+
+    @st.composite
+    def asked(draw: st.DrawFn) -> Request:
+        drawn = {steps: draw(strategy) for steps, strategy in inputs.items()}
+        return request_from(draw(subjects), draw(actions), {steps: value for steps, value in drawn.items() if value is not MISSING})
+
+    return asked()
 
 
-def _odd(words: Sequence[str]) -> st.SearchStrategy[Any]:
+def _input(everyday: Any, words: Sequence[str]) -> st.SearchStrategy[Any]:
+    """Every other time what is usual, otherwise a word that a fact knows, and now and then anything at all."""
     mixed = st.sampled_from([*words, *JUNK])
-    return st.one_of(st.just(None), st.just(MISSING), mixed, st.lists(mixed, max_size=3))
+    return st.one_of(st.just(everyday), st.just(everyday), st.sampled_from(words), st.sampled_from([*words, True, False, None, MISSING]), st.lists(mixed, max_size=3), mixed)
 
 
-@st.composite
-def directives(draw: st.DrawFn, pack: Pack, most: int = 6, kinds: Sequence[str] | None = None, withdrawals: bool = True) -> list[dict[str, Any]]:
+def directives(pack: Pack, most: int = 6) -> st.SearchStrategy[list[dict[str, Any]]]:
     """A patient's directives as JSON: every kind, aimed at those of whom requests speak, with ends, intervals, withdrawals."""
-    several = []
-    for _ in range(draw(st.integers(0, most))):
-        several.append(draw(directive(pack, draw(st.sampled_from(list(kinds or pack.vocabulary.kinds))), withdrawals)))
-    return several
+    return st.lists(st.one_of([directive(pack, kind) for kind in pack.vocabulary.kinds]), max_size=most)
 
 
-@st.composite
-def directive(draw: st.DrawFn, pack: Pack, name: str, withdrawals: bool = True) -> dict[str, Any]:
-    kind = pack.vocabulary.kinds[name]
-    made: dict[str, Any] = {"kind": name}
-    shape = draw(st.sampled_from(kind.targets))
-    if shape != "everybody":
-        aimed = st.sampled_from(sorted({word for form, words in aims(pack).items() if form == shape for word in words} or PEOPLE))
-        moments = st.sampled_from(INSTANTS)
-        interval = st.fixed_dictionaries({}, optional={"from": moments, "until": moments}).filter(_ends_after_it_starts)
-        made["target"] = {shape: draw(interval if shape in ("deposited", "made") else st.one_of(aimed, st.lists(aimed, min_size=1, max_size=3, unique=True)))}
-    for key in kind.properties:
-        words = [wanted for fact in pack.vocabulary.facts.values() if isinstance(fact.form, Held) for where, wanted in fact.form.where if where == key and isinstance(wanted, str)]
-        if key == kind.group or draw(st.booleans()):
-            made[key] = draw(st.sampled_from([*words, *PEOPLE] if key == kind.group or words else [*PEOPLE, "2008-11-21", "2008-11-22", "1980-02-29", INSTANTS[0], "no day"]))
-    if withdrawals and draw(st.integers(0, 4)) == 0:
-        made["withdraw"] = True
-    bounds = draw(st.fixed_dictionaries({}, optional={"from": st.sampled_from(BOUNDS), "until": st.sampled_from(BOUNDS)}))
-    return made | bounds if _ends_after_it_starts(bounds) else made
+def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrategy[dict[str, Any]]:
+    """One directive of a kind, as JSON."""
+    kind, moments = pack.vocabulary.kinds[name], st.sampled_from(INSTANTS)
+    interval = st.fixed_dictionaries({}, optional={"from": moments, "until": moments}).filter(_ends_after_it_starts)
+    targets: list[st.SearchStrategy[Any]] = []
+    for shape in kind.targets:
+        aimed = st.sampled_from(sorted(aims(pack).get(shape) or PEOPLE))
+        named = st.one_of(interval, interval, aimed) if shape in ("deposited", "made") else st.one_of(aimed, st.lists(aimed, min_size=1, max_size=3, unique=True))
+        targets.append(st.just(MISSING) if shape == "everybody" else st.fixed_dictionaries({shape: named}))
+    properties = {key: st.sampled_from(_properties(pack, key, key == kind.group)) for key in kind.properties}
+    bounds = st.fixed_dictionaries({}, optional={"from": st.sampled_from(BOUNDS), "until": st.sampled_from(BOUNDS)}).filter(_ends_after_it_starts)
+
+    @st.composite
+    def stated(draw: st.DrawFn) -> dict[str, Any]:
+        made = {"kind": name, "target": draw(st.one_of(targets)), **{key: draw(words) for key, words in properties.items()}}
+        if withdrawals and draw(st.integers(0, 4)) == 0:
+            made["withdraw"] = True
+        if draw(st.booleans()):
+            made |= draw(bounds)
+        return {key: value for key, value in made.items() if value is not MISSING}
+
+    return stated()
+
+
+def _properties(pack: Pack, key: str, required: bool) -> list[Any]:
+    """What a directive's property may hold: what facts ask for, people, days; nothing, where it may be left out."""
+    held = [fact.form.where for fact in pack.vocabulary.facts.values() if isinstance(fact.form, Held)]
+    words = [wanted for where in held for name, wanted in where if name == key and isinstance(wanted, str)]
+    days = ["2008-11-21", "2008-11-22", "1980-02-29", INSTANTS[0], "no day"]
+    return [*words, *PEOPLE] if required else [*words, *PEOPLE[: len(words)], *([] if words else [*PEOPLE, *days]), MISSING]
 
 
 BOUNDS = (*INSTANTS, "2026-11-20", "2026-11-21", "2026-11-22", "2026-12-31")
 
 
 def _ends_after_it_starts(bounds: Mapping[str, str]) -> bool:
-    if "from" not in bounds or "until" not in bounds:
+    if len(bounds) < 2:
         return True
-    from engine.consent.directives import _bound, end_of_day, start_of_day
+    start, end = bounds["from"], bounds["until"]
+    return _moment(start, start_of_day) < _moment(end, end_of_day)
 
-    return _bound(bounds["from"], 0, start_of_day, "Europe/Paris", "") < _bound(bounds["until"], 0, end_of_day, "Europe/Paris", "")
+
+def _moment(text: str, of_day: Callable[[date, str], float]) -> float:
+    instant = parse_instant(text)
+    return of_day(date.fromisoformat(text), "Europe/Paris") if instant is None else instant
 
 
 def aims(pack: Pack) -> dict[str, set[str]]:

@@ -7,14 +7,18 @@ is a question to the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from engine.analysis.dead import possible
-from engine.evaluator.diagram import NONE, Store
+from engine.analysis.dead import Excluded, excluded_from, possible
+from engine.analysis.meaning import ended_by
+from engine.evaluator.diagram import Store
 from engine.evaluator.slices import FIRST_OUTCOME, Slice, case
-from engine.vocabulary import Cell, Coded, Fact, Member, Value
+from engine.pack import Pack, Rule
+from engine.vocabulary import Cell, Coded, Elapsed, Fact, Given, Member, Value, Vocabulary
 
 if TYPE_CHECKING:
     from engine.pdp import Pdp
@@ -122,23 +126,30 @@ class Diff:
 
 
 def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def diff(before: Pdp, after: Pdp) -> Diff:
     """Everything that `after` decides otherwise than `before`, and the lines, cells, codes and settings behind it."""
-    old, new = before.pack, after.pack
-    settings = {name: (old.settings.get(name), new.settings.get(name)) for name in {*old.settings, *new.settings} if old.settings.get(name) != new.settings.get(name)}
-    known = old.vocabulary.facts.keys() | new.vocabulary.facts.keys()
-    inputs = [one for name in sorted(known) for one in _input_changes(before, after, name)]
-    facts = {name: what for name in sorted(known) if (what := _fact_change(old.vocabulary.facts.get(name), new.vocabulary.facts.get(name)))}
+    old, new = _settings(before.pack), _settings(after.pack)
+    settings = {name: (old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)}
+    vocabularies = before.pack.vocabulary, after.pack.vocabulary
+    known = sorted({*vocabularies[0].facts, *vocabularies[1].facts})
+    inputs = [one for name in known for one in _input_changes(before, after, name)]
+    facts = {name: what for name in known if (what := _fact_change(name, *vocabularies))}
     changes = sorted(_changes(before, after), key=lambda c: ([OPENS, CLOSES, OTHER].index(c.kind), -c.situations))
-    reasons = tuple(rule for rule in sorted(old.reasons.keys() & new.reasons.keys()) if old.reasons[rule] != new.reasons[rule])
-    return Diff(dict(sorted(settings.items())), _rule_changes(before, after), tuple(sorted(inputs, key=lambda c: (-c.opens, -c.closes))), tuple(changes), reasons, facts)
+    reasons = before.pack.reasons, after.pack.reasons
+    reworded = tuple(rule for rule in sorted(reasons[0].keys() & reasons[1].keys()) if reasons[0][rule] != reasons[1][rule])
+    return Diff(settings, _rule_changes(before, after), tuple(sorted(inputs, key=lambda c: (-c.opens, -c.closes))), tuple(changes), reworded, facts)
+
+
+def _settings(pack: Pack) -> dict[str, Any]:
+    """The settings, and what else pack.toml says to every decision."""
+    return {**pack.settings, "time_zone": pack.vocabulary.time_zone, **{f"discreet.{language}": text for language, text in pack.discreet.items()}}
 
 
 def _rule_changes(before: Pdp, after: Pdp) -> dict[str, str]:
-    """What happened to each line of rules.csv that is not the same, and lines whose order among the others changed."""
+    """What happened to each line of rules.csv that is not the same, and the lines that changed places with another of their slices."""
     old, new = before.pack.by_id, after.pack.by_id
     made: dict[str, str] = {}
     for id in [*old, *(id for id in new if id not in old)]:
@@ -148,37 +159,71 @@ def _rule_changes(before: Pdp, after: Pdp) -> dict[str, str]:
             made[id] = f"added: {_line(new[id])}"
         elif _line(old[id]) != _line(new[id]):
             made[id] = f"{_line(old[id])} -> {_line(new[id])}"
-    ranks = {id: place for place, id in enumerate(id for id in old if id in new)}
-    highest = -1
-    for id in (id for id in new if id in old):
-        if ranks[id] < highest and id not in made:
-            made[id] = "moved down"
-        highest = max(highest, ranks[id])
-    return made
+    return made | {id: where for id, where in _moved(before, after).items() if id not in made}
 
 
-def _line(rule: Any) -> str:
+def _line(rule: Rule) -> str:
     return f"{rule.subject}, {rule.action}, {rule.text}, {rule.effect}"
 
 
-def _fact_change(old: Fact | None, new: Fact | None) -> str:
+def _moved(before: Pdp, after: Pdp) -> dict[str, str]:
+    """The fewest lines that, moved, explain the new order; only those that passed a line that some request meets too."""
+    rank = {rule.id: place for place, rule in enumerate(before.pack.rules)}
+    ids = [rule.id for rule in after.pack.rules]
+    stayed = _longest_rise([rank[id] for id in ids if id in rank])
+    made: dict[str, str] = {}
+    for slice in {id(slice): slice for slice in after.slices.values()}.values():
+        ranks = [rank[ids[number]] for number in slice.rules if ids[number] in rank]
+        above, below = list(accumulate(ranks, max)), list(accumulate(reversed(ranks), min))[::-1]
+        for n, highest, lowest in zip(ranks, above, below, strict=True):
+            if n not in stayed and (n < highest or n > lowest):
+                made[before.pack.rules[n].id] = "moved down" if n < highest else "moved up"
+    return made
+
+
+def _longest_rise(numbers: Sequence[int]) -> set[int]:
+    """A longest part of different numbers that rises (patience sorting)."""
+    tops: list[int] = []
+    under: dict[int, int | None] = {}
+    for n in numbers:
+        pile = bisect_left(tops, n)
+        under[n] = tops[pile - 1] if pile else None
+        tops[pile:] = [n, *tops[pile + 1 :]]
+    made: set[int] = set()
+    last = tops[-1] if tops else None
+    while last is not None:
+        made.add(last)
+        last = under[last]
+    return made
+
+
+def _fact_change(name: str, before: Vocabulary, after: Vocabulary) -> str:
     """How the definition of a fact changed, its codes, cells and settings apart."""
+    old, new = before.facts.get(name), after.facts.get(name)
     if old is None or new is None:
         return "added" if old is None else "removed"
     if type(old.form) is not type(new.form):
         return "another form"
-    if (old.values, old.absent, old.unknown) != (new.values, new.absent, new.unknown):
+    if (set(map(_named, old.values)), _named(old.absent), _named(old.unknown)) != (set(map(_named, new.values)), _named(new.absent), _named(new.unknown)):
         return "other values, or other values when absent or unknown"
-    return "" if _shape(old) == _shape(new) else "looks at other inputs"
+    if _shape(old) != _shape(new):
+        return "looks at other inputs"
+    if isinstance(old.form, Elapsed) and isinstance(new.form, Elapsed) and (old.form.amount, old.form.unit) != (new.form.amount, new.form.unit):
+        return f"{old.form.amount} {old.form.unit} -> {new.form.amount} {new.form.unit}"
+    return "" if ended_by(old, before) == ended_by(new, after) else "ended by other kinds of directives"
 
 
 def _shape(fact: Fact) -> object:
     """What a fact looks at, without its codes, letters and settings."""
     match fact.form:
-        case Member(of) | Coded(of):
-            return of
+        case Given(of, text, setting):
+            return of, text, setting is None
+        case Member(of, _, several) | Coded(of, _, several):
+            return of, several
+        case Elapsed(since):
+            return since
         case Cell(_, row, column, _, fixed):
-            return (row, column, fixed)
+            return row, column, fixed
         case form:
             return form
 
@@ -189,14 +234,16 @@ def _shape(fact: Fact) -> object:
 def _input_changes(before: Pdp, after: Pdp, name: str) -> Iterator[InputChange]:
     """The cells or codes that give the fact `name` another value, grouped by what they change it from and to."""
     old, new = before.pack.vocabulary.facts.get(name), after.pack.vocabulary.facts.get(name)
-    if old is None or new is None:
+    if old is None or new is None or type(old.form) is not type(new.form):
         return
-    was, now = dict(_table(old)), dict(_table(new))
+    if isinstance(old.form, Cell) and _shape(old) != _shape(new):
+        return
+    was, now = dict(_table(old, new)), dict(_table(new, old))
     groups: dict[tuple[Value, Value], list[str]] = {}
     for place in [*was, *(place for place in now if place not in was)]:
-        pair = was.get(place, old.unknown), now.get(place, new.unknown)
-        if pair[0] is not pair[1] and pair[0] != pair[1]:
-            groups.setdefault(pair, []).append(place)
+        pair = was.get(place, _otherwise(old)), now.get(place, _otherwise(new))
+        if _named(pair[0]) != _named(pair[1]):
+            groups.setdefault(pair, []).append(" ".join(place[1:]))
     for (a, b), places in groups.items():
         counts = {OPENS: 0, CLOSES: 0}
         for change in _changes(before, after, {name: (a, b)}):
@@ -205,64 +252,78 @@ def _input_changes(before: Pdp, after: Pdp, name: str) -> Iterator[InputChange]:
         yield InputChange(name, a, b, tuple(places), counts[OPENS], counts[CLOSES])
 
 
-def _table(fact: Fact) -> Iterator[tuple[str, Value]]:
-    """The value that each code or cell gives a fact."""
+def _table(fact: Fact, other: Fact) -> Iterator[tuple[tuple[str, ...], Value]]:
+    """The value that each code or cell gives a fact. A cell is placed by its row and column, or by the code that leads to it where that leads elsewhere for the `other` fact."""
     match fact.form:
         case Member(_, among):
-            yield from ((code, True) for code in sorted(among))
+            yield from ((("code", code), True) for code in sorted(among))
         case Coded(_, codes):
-            yield from codes.items()
-        case Cell(grid, _, column, _, fixed, letters):
-            columns = grid.columns if column is not None else (fixed or "",)
-            yield from ((f"{row} {name}", letters[cells[name]]) for row, cells in grid.rows.items() for name in columns if name in cells)
+            yield from ((("code", code), value) for code, value in codes.items())
+        case Cell(grid, _, None, _, fixed, letters):
+            yield from ((("cell", row, fixed or ""), letters[cells[fixed or ""]]) for row, cells in grid.rows.items())
+        case Cell(grid, _, _, column_of, _, letters):
+            elsewhere = other.form.column_of if isinstance(other.form, Cell) else {}
+            places = {("cell", column) if elsewhere.get(code) == column else ("code", code): column for code, column in column_of.items()}
+            for row, cells in grid.rows.items():
+                yield from (((kind, row, name), letters[cells[column]]) for (kind, name), column in places.items() if column in cells)
+
+
+def _otherwise(fact: Fact) -> Value:
+    """The value that a code or a cell without a line of its own gives a fact."""
+    return False if isinstance(fact.form, Member) else fact.unknown
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
+Pair: TypeAlias = tuple[int, int]
+"""The numbers of two outcomes, before and after."""
+
+
 def _changes(before: Pdp, after: Pdp, fixed: Mapping[str, tuple[Value, Value]] | None = None) -> Iterator[Change]:
     """Situations decided otherwise, by pair of rules. `fixed` gives a fact one value before and another after: what a changed cell does."""
     found: dict[tuple[str, str, str], list[tuple[str, int, Mapping[str, Value]]]] = {}
-    seen: dict[tuple[int, int], list[tuple[tuple[str, str, str], int, Mapping[str, Value]]]] = {}
+    compared: dict[object, dict[Pair, tuple[int, Mapping[str, Value]]]] = {}
     for key in [*before.slices, *(key for key in after.slices if key not in before.slices)]:
         old, new = before.slices.get(key), after.slices.get(key)
         if fixed and not any(slice and name in slice.variable for slice in (old, new) for name in fixed):
             continue
-        pair = (id(old), id(new))
-        if pair not in seen:
-            seen[pair] = list(_compare(before, after, key, old, new, fixed or {}))
-        for change, number, example in seen[pair]:
-            found.setdefault(change, []).append((f"{key[0]} {key[1]}", number, example))
+        excluded = excluded_from(after.pack, *key)
+        slices = (id(old), id(new), excluded)
+        if slices not in compared:
+            compared[slices] = _compare(before, after, old, new, excluded, fixed or {})
+        for (x, y), (number, example) in compared[slices].items():
+            if kind := _kind(before, after, key, x, y):
+                found.setdefault((kind, before.outcomes[x].rule, after.outcomes[y].rule), []).append((f"{key[0]} {key[1]}", number, example))
     for (kind, a, b), places in found.items():
         yield Change(kind, a, b, tuple(where for where, _, _ in places), sum(number for _, number, _ in places), places[0][2])
 
 
 def _compare(
-    before: Pdp, after: Pdp, key: tuple[str, str], old: Slice | None, new: Slice | None, fixed: Mapping[str, tuple[Value, Value]]
-) -> Iterator[tuple[tuple[str, str, str], int, Mapping[str, Value]]]:
-    facts = _united([slice for slice in (old, new) if slice], after)
+    before: Pdp, after: Pdp, old: Slice | None, new: Slice | None, excluded: Excluded, fixed: Mapping[str, tuple[Value, Value]]
+) -> dict[Pair, tuple[int, Mapping[str, Value]]]:
+    """For each pair of outcomes that some possible situation has before and after: how many do, and one of them."""
+    facts = _united(before.pack.vocabulary, after.pack.vocabulary, [slice for slice in (old, new) if slice])
     store = Store([len(fact.values) for fact in facts], 1_000_000_000)
     place = {fact.name: n for n, fact in enumerate(facts)}
     ends = [{name: pair[side] for name, pair in fixed.items()} for side in (0, 1)]
     a = _translated(store, facts, old, before.outcomes[-1].leaf, ends[0], place)
     b = _translated(store, facts, new, after.outcomes[-1].leaf, ends[1], place)
-    pairs: dict[tuple[int, int], int] = {}
+    pairs: dict[Pair, int] = {}
 
     def leaf(x: int, y: int) -> int:
-        return pairs.setdefault((x, y), FIRST_OUTCOME - len(pairs))
+        return pairs.setdefault((FIRST_OUTCOME - x, FIRST_OUTCOME - y), FIRST_OUTCOME - len(pairs))
 
-    now = {place[name]: facts[place[name]].values.index(value) for name, value in ends[1].items() if value in facts[place[name]].values}
-    within = store.restrict(possible(after.pack, store, facts), now)
+    now = {place[name]: facts[place[name]].values.index(value) for name, value in ends[1].items() if name in place and value in facts[place[name]].values}
+    within = store.restrict(possible(after.pack, store, facts, excluded), now)
     joined = store.both(within, store.pairs(a, b, leaf, "pairs"))
     counts = store.count(joined, store.support(joined))
-    for (x, y), number in pairs.items():
-        if number not in counts or number == NONE:
-            continue
-        kind = _kind(before, after, key, FIRST_OUTCOME - x, FIRST_OUTCOME - y)
-        if kind:
+    made = {}
+    for pair, number in pairs.items():
+        if number in counts:
             example = store.find(joined, lambda one, number=number: one == number) or {}  # type: ignore[misc]
-            situation = {facts[v].name: facts[v].values[n] for v, n in example.items()}
-            yield (kind, before.outcomes[FIRST_OUTCOME - x].rule, after.outcomes[FIRST_OUTCOME - y].rule), counts[number], situation
+            made[pair] = counts[number], {facts[v].name: facts[v].values[n] for v, n in example.items()}
+    return made
 
 
 def _kind(before: Pdp, after: Pdp, key: tuple[str, str], x: int, y: int) -> str:
@@ -270,24 +331,25 @@ def _kind(before: Pdp, after: Pdp, key: tuple[str, str], x: int, y: int) -> str:
     a, b = before.outcomes[x], after.outcomes[y]
     if a.permits != b.permits:
         return OPENS if b.permits else CLOSES
-    runners = before.runner(*key), after.runner(*key)
-    owed = [runner.owed[number] if runner else () for runner, number in zip(runners, (x, y), strict=True)]
+    owed = [_owed(pdp, key, number) for pdp, number in ((before, x), (after, y))]
     discreet = [outcome.reason is not None and outcome.reason.discreet for outcome in (a, b)]
     return OTHER if (a.rule, a.decision, owed[0], discreet[0]) != (b.rule, b.decision, owed[1], discreet[1]) else ""
 
 
-def _united(slices: Iterable[Slice], after: Pdp) -> tuple[Fact, ...]:
-    """The facts of both slices; one whose values changed has all of them."""
-    made: dict[str, Fact] = {}
-    for slice in slices:
-        for fact in slice.facts:
-            known = made.get(fact.name)
-            if known is None:
-                made[fact.name] = fact
-            elif known.values != fact.values:
-                values = tuple(dict.fromkeys([*known.values, *fact.values]))
-                made[fact.name] = Fact(fact.name, fact.form, values, fact.absent, fact.unknown, conditional=fact.conditional)
-    return tuple(made[name] for name in sorted(made))
+def _owed(pdp: Pdp, key: tuple[str, str], number: int) -> list[object]:
+    """What an outcome owes in a slice, as it is told."""
+    runner = pdp.runner(*key)
+    return [(one.id, one.to, one.properties, one.words) for one in runner.owed[number]] if runner else []
+
+
+def _united(before: Vocabulary, after: Vocabulary, slices: Iterable[Slice]) -> tuple[Fact, ...]:
+    """The facts of two slices, as `after` defines them; one whose values changed has all of them."""
+    made: list[Fact] = []
+    for name in sorted({fact.name for slice in slices for fact in slice.facts}):
+        known = [vocabulary.facts[name] for vocabulary in (after, before) if name in vocabulary.facts]
+        values = tuple(dict.fromkeys(value for fact in reversed(known) for value in fact.values))
+        made.append(replace(known[0], values=values))
+    return tuple(made)
 
 
 def _translated(store: Store, facts: tuple[Fact, ...], slice: Slice | None, nothing: int, fixed: Mapping[str, Value], place: Mapping[str, int]) -> int:

@@ -13,15 +13,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.errors import Diagnostic
+from engine.errors import Diagnostic, TooLarge
 from engine.evaluator.conditions import Condition
-from engine.evaluator.diagram import HOLDS, NONE, Store
+from engine.evaluator.diagram import HOLDS, NONE, BudgetExceeded, Store
 from engine.evaluator.slices import Builder, Slice, copy_into, facts_of, fold_constants
 from engine.pack import Invariant, Pack
 from engine.vocabulary import Fact, Value
 
 if TYPE_CHECKING:
     from engine.pdp import Pdp
+
+MORE = 10
+"""How many times its node budget a pack may use for one proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,11 @@ class Violation:
     rule: str
 
     def diagnostic(self) -> Diagnostic:
-        seen = ", ".join(f"{name} is {_word(value)}" for name, value in sorted(self.situation.items())) or "always"
-        message = f"the invariant `{self.invariant.id}` does not hold: `{self.rule}` permits {self.subject}, {self.action} when {seen}"
+        seen = ", ".join(f"{name} is {_word(value)}" for name, value in sorted(self.situation.items()))
+        when = f"when {seen}" if seen else "in every situation"
+        message = f"the invariant `{self.invariant.id}` does not hold: `{self.rule}` permits {self.subject}, {self.action} {when}"
+        if self.invariant.form == "monotone":
+            message += f", and nothing does once {self.invariant.fact} is true"
         return Diagnostic("invariant-violated", message, "invariants.csv", self.invariant.line, help=f"mend the rule `{self.rule}`, or a line above it")
 
 
@@ -45,7 +51,7 @@ def _word(value: Value) -> str:
 
 
 def prove(pdp: Pdp) -> list[Violation]:
-    """Every violation, at most one for each invariant and distinct slice. Nothing: all invariants are proved."""
+    """Every violation, at most one for each invariant and distinct slice. Nothing: all invariants are proved. Raises `TooLarge` for one that cannot be."""
     found: list[Violation] = []
     for invariant in pdp.pack.invariants:
         seen: set[object] = set()
@@ -56,8 +62,16 @@ def prove(pdp: Pdp) -> list[Violation]:
             if (id(slice), condition) in seen:
                 continue
             seen.add((id(slice), condition))
-            found += _violations(pdp, invariant, subject, action, slice, condition)
+            try:
+                found += _violations(pdp, invariant, subject, action, slice, condition)
+            except BudgetExceeded:
+                raise TooLarge([_too_large(pdp.pack, invariant, subject, action)]) from None
     return found
+
+
+def _too_large(pack: Pack, invariant: Invariant, subject: str, action: str) -> Diagnostic:
+    message = f"to prove the invariant `{invariant.id}` takes a diagram of more than {MORE * pack.node_budget:,} nodes for {subject}, {action}"
+    return Diagnostic("invariant-too-large", message, "invariants.csv", invariant.line, help="say it in several invariants, or raise node_budget in pack.toml")
 
 
 def _speaks_of(invariant: Invariant, pack: Pack, subject: str, action: str) -> bool:
@@ -100,7 +114,7 @@ def with_condition(pdp: Pdp, slices: tuple[Slice, ...], condition: Condition | b
         named |= {fact.name: fact for fact in facts_of(pdp.pack, [condition])}
     facts = tuple(named.values())
     place = {fact.name: n for n, fact in enumerate(facts)}
-    store = Store([len(fact.values) for fact in facts], 10 * pdp.pack.node_budget)
+    store = Store([len(fact.values) for fact in facts], MORE * pdp.pack.node_budget)
     first = slices[0]
     ahead = [place[first.facts[v].name] for v in first.store.order]
     store.order = ahead + [n for n in range(len(facts)) if n not in ahead]

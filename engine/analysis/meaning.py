@@ -58,54 +58,43 @@ def _diagram(slice: Slice, leaves: Mapping[int, Any]) -> str:
 
 
 def _fact(fact: Fact, vocabulary: Vocabulary) -> Any:
-    """What a fact computes, without where it is written or how it is explained."""
-    values = sorted(map(json.dumps, fact.values))
-    return [values, fact.absent, fact.unknown, _plain(fact.conditional), _form(fact), ended_by(fact, vocabulary)]
+    """What a fact computes, without where it is written or how it is explained. What has no order gets one, and what says the same as nothing is left out."""
+    head = [sorted(map(json.dumps, fact.values)), fact.absent, fact.unknown, ended_by(fact, vocabulary)]
+    match fact.form:
+        case Held(kind, of, where, via, group, ended):
+            return [*head, "held", kind, sorted(_plain(of), key=str), sorted(_plain(where), key=str), via, group, ended]
+        case Member(of, among, several):
+            return [*head, "member", _plain(of), sorted(among), several]
+        case Coded(of, codes, several):
+            return [*head, "coded", _plain(of), {code: value for code, value in codes.items() if value != fact.unknown}, several]
+        case Cell(grid, row, column, column_of, fixed, letters):
+            said = {name: {place: letters[cells[name]] for place, cells in grid.rows.items() if letters[cells[name]] != fact.unknown} for name in grid.columns}
+            columns = {name: _hash(cells) for name, cells in said.items() if cells}
+            return [*head, "cell", _plain(row), _plain(column), columns.get(fixed or ""), {code: columns[name] for code, name in column_of.items() if name in columns}]
+        case form:
+            return [*head, _plain(form)]
 
 
 def ended_by(fact: Fact, vocabulary: Vocabulary) -> dict[str, list[str]]:
     """For each kind of directive behind a fact, the kinds that end it."""
     match fact.form:
         case Held(kind, via=via):
-            behind = {kind, via} - {None}
+            behind = [kind, *([via] if via else ())]
         case Elapsed(Path(steps=("record", kind, _))):
-            behind = {kind}
+            behind = [kind]
         case _:
-            behind = set()
-    return {kind: sorted(name for name, one in vocabulary.kinds.items() if kind in one.ends) for kind in sorted(map(str, behind))}
-
-
-def _form(fact: Fact) -> Any:
-    """The form of a fact in JSON. What has no order gets one, and what says the same as nothing is left out."""
-    match fact.form:
-        case Held(kind, of, where, via, group, ended):
-            return ["held", kind, sorted(map(_hash, map(_plain, of))), sorted(map(_hash, map(_plain, where))), via, group, ended]
-        case Member(of, among, several):
-            return ["member", _plain(of), sorted(among), several]
-        case Coded(of, codes, several):
-            return ["coded", _plain(of), {code: value for code, value in codes.items() if value != fact.unknown}, several]
-        case Cell(grid, row, column, column_of, fixed, letters):
-            says = {
-                name: {key: letters[cells[name]] for key, cells in grid.rows.items() if name in cells and letters[cells[name]] != fact.unknown}
-                for name in grid.columns
-            }  # fmt: skip
-            hashes = {name: _hash(cells) for name, cells in says.items() if cells}
-            where = {code: hashes[name] for code, name in column_of.items() if name in hashes}
-            return ["cell", _plain(row), _plain(column), where if column else hashes.get(fixed or "")]
-        case form:
-            return [type(form).__name__.lower(), _plain(form)]
+            behind = []
+    return {kind: sorted(name for name, one in vocabulary.kinds.items() if kind in one.ends) for kind in behind}
 
 
 def _plain(value: Any) -> Any:
-    """Frozen things as JSON, without where they were written."""
+    """Frozen things as JSON, without how they were written."""
+    if isinstance(value, Path):
+        return [list(value.steps), {action: list(steps) for action, steps in value.by_action.items()}]
     if is_dataclass(value):
-        return [type(value).__name__, *(_plain(getattr(value, f.name)) for f in fields(value) if f.name not in ("at", "text"))]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value
+        return [type(value).__name__, *(_plain(getattr(value, f.name)) for f in fields(value))]
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
