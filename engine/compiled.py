@@ -8,11 +8,12 @@ The same pack gives the same bytes. The checksum catches a damaged file, not a f
 from __future__ import annotations
 
 import hashlib
+
 import msgspec
 import numpy as np
 
 from engine.errors import Diagnostic, PackError
-from engine.evaluator.diagram import Node, Store
+from engine.evaluator.diagram import Store
 from engine.evaluator.slices import Slice
 from engine.evaluator.tables import Digit, Tables
 from engine.pack import Pack, parse_pack

@@ -6,7 +6,7 @@ requester of a discreet refusal: the one text that is always the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,22 +66,22 @@ class Explanation:
     def text(self, language: str = "en") -> str:
         """For a reviewer to read."""
         answer, facts = self.answer, self.answer.runner.pack.vocabulary.facts
-        request = answer.request
+        subject, action, resource = answer.request.subject, answer.request.action, answer.request.resource
         reason = answer.outcome.reason
         lines = [
-            f"{request.subject.type} {request.subject.id}, {request.action.name}, {request.resource.type} {request.resource.id}, at {iso(answer.at, answer.record.zone)}",
-            f"{answer.decision} by {answer.rule or 'no rule'}" + (" (discreet)" if answer.discreet else ""),
+            f"{subject.type} {subject.id}, {action.name}, {resource.type} {resource.id}, at {iso(answer.at, answer.record.zone)}",
+            f"{answer.decision} by {answer.rule}" + (" (discreet)" if answer.discreet else "") if answer.rule else "no rule applies",
         ]
         if reason:
             lines += [f"  {reason.words.get(language, '')}", f"  legal basis: {reason.legal_basis}"]
         lines += [f"  the requester reads: {answer.words(language)}"] if answer.discreet else []
-        lines += [f"  owes: {one.id} ({one.words.get(language, '')})" for one in answer.owed]
-        lines.append("facts, in the order in which they were looked at:")
+        lines += [f"  owes: {one.id}" + _beside(one.words.get(language, "")) for one in answer.owed]
+        lines += ["facts, in the order in which they were looked at:"] if self.tested else []
         lines += [f"  {name:<34} {_word(self.situation[name]):<14} {facts[name].about}" for name in self.tested]
         for cell in self.cells:
             source = ", ".join(f"{key} {value}" for key, value in cell.provenance.items() if value)
             lean = "; the decision leans on it" if cell.leans else ""
-            lines.append(f"cell {cell.grid}: {cell.row} ({cell.label}), {cell.column}: `{cell.letter}` ({source}){lean}")
+            lines.append(f"cell {cell.grid}: {cell.row}{_beside(cell.label)}, {cell.column}: `{cell.letter}`{_beside(source)}{lean}")
         for turn in self.turns:
             lines.append("would turn it: " + ", ".join(f"{name} {_word(value)}" for name, value in turn.items()))
         return "\n".join(lines)
@@ -91,10 +91,15 @@ def _word(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else value
 
 
+def _beside(words: str) -> str:
+    return f" ({words})" if words else ""
+
+
 def explain(answer: Answer) -> Explanation:
     """Explain an answer of a `Pdp`."""
     situation = answer.situation
-    return Explanation(answer, situation, tuple(_tested(answer, situation)), tuple(_cells(answer)), tuple(_turns(answer, situation)))
+    tested = _tested(answer, situation)
+    return Explanation(answer, situation, tuple(tested), tuple(_cells(answer, tested)), tuple(_turns(answer, situation)))
 
 
 def _tested(answer: Answer, situation: Mapping[str, Value]) -> list[str]:
@@ -113,10 +118,10 @@ def _place(fact: Fact, value: Value) -> int:
     return next(n for n, one in enumerate(fact.values) if one is value or (one == value and isinstance(one, str)))
 
 
-def _cells(answer: Answer) -> list[CellSeen]:
+def _cells(answer: Answer, tested: Collection[str]) -> list[CellSeen]:
     made = []
     leans = answer.runner.leans_on(answer)
-    for fact in answer.runner.cells:
+    for fact in (fact for fact in answer.runner.cells if fact.name in tested):
         form: Cell = fact.form  # type: ignore[assignment]
         row, column = cell_place(form, answer.request)
         letter = form.grid.rows.get(row or "", {}).get(column or "")
@@ -127,7 +132,7 @@ def _cells(answer: Answer) -> list[CellSeen]:
 
 
 def _turns(answer: Answer, situation: Mapping[str, Value]) -> list[dict[str, Value]]:
-    """The smallest sets of changeable facts that would turn the decision (a permit into anything else, or anything else into a permit); at most three sets of that size."""
+    """The smallest sets of changeable facts that would turn the decision, a permit into anything else or anything else into a permit. At most three."""
     slice, outcomes = answer.runner.slice, answer.runner.outcomes
     wanted = {outcome.leaf for outcome in outcomes if outcome.permits != answer.permitted}
     best: dict[int, float] = {}
@@ -160,7 +165,7 @@ def _turns(answer: Answer, situation: Mapping[str, Value]) -> list[dict[str, Val
                 changed.pop(fact.name, None)
 
     walk(slice.root, fewest, {})
-    return [turn for place, turn in enumerate(found) if turn not in found[:place]]
+    return found
 
 
 def _cost(n: int, best: Mapping[int, float], wanted: set[int]) -> float:

@@ -1,8 +1,8 @@
 """What an edit changes, exactly: two packs compared on their diagrams, before the edit goes live.
 
-First what opens (a refusal that becomes a permit), then what closes, then what is decided alike for another reason. Three causes are told apart: rules (the diagrams differ),
-cells of a grid and codes of a list (the same situation is reached from other inputs). Numbers count situations, not requests: how many people an edit touches
-is a question to the log.
+First what opens (a refusal that becomes a permit), then what closes, then what is decided alike for another reason. Three causes are told apart: rules (the
+diagrams differ), cells of a grid and codes of a list (the same situation is reached from other inputs). Numbers count situations, not requests: how many people
+an edit touches is a question to the log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from engine.pdp import Pdp
 
 OPENS, CLOSES, OTHER = "opens", "closes", "other"
-_TITLES = {OPENS: "Opens: a refusal becomes a permit", CLOSES: "Closes: a permit becomes a refusal", OTHER: "Same decision, for another reason or with other obligations"}
+_TITLES = {
+    OPENS: "Opens: a refusal becomes a permit",
+    CLOSES: "Closes: a permit becomes a refusal",
+    OTHER: "Same decision, for another reason or with other obligations",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +257,7 @@ def _input_changes(before: Pdp, after: Pdp, name: str) -> Iterator[InputChange]:
 
 
 def _table(fact: Fact, other: Fact) -> Iterator[tuple[tuple[str, ...], Value]]:
-    """The value that each code or cell gives a fact. A cell is placed by its row and column, or by the code that leads to it where that leads elsewhere for the `other` fact."""
+    """The value that each code or cell gives a fact. A cell has a row and a column, or a row and a code that leads elsewhere for the `other` fact."""
     match fact.form:
         case Member(_, among):
             yield from ((("code", code), True) for code in sorted(among))
@@ -263,9 +267,11 @@ def _table(fact: Fact, other: Fact) -> Iterator[tuple[tuple[str, ...], Value]]:
             yield from ((("cell", row, fixed or ""), letters[cells[fixed or ""]]) for row, cells in grid.rows.items())
         case Cell(grid, _, _, column_of, _, letters):
             elsewhere = other.form.column_of if isinstance(other.form, Cell) else {}
-            places = {("cell", column) if elsewhere.get(code) == column else ("code", code): column for code, column in column_of.items()}
+            reached = {column for code, column in column_of.items() if elsewhere.get(code) == column}
+            turned = {code: column for code, column in column_of.items() if elsewhere.get(code) != column}
             for row, cells in grid.rows.items():
-                yield from (((kind, row, name), letters[cells[column]]) for (kind, name), column in places.items() if column in cells)
+                yield from ((("cell", row, column), letters[letter]) for column, letter in cells.items() if column in reached)
+                yield from ((("code", row, code), letters[cells[column]]) for code, column in turned.items() if column in cells)
 
 
 def _otherwise(fact: Fact) -> Value:

@@ -1,7 +1,7 @@
 """The hash of what a pack decides. Equal meaning, equal hash, whatever the order of lines that do not matter, ids, comments and layout.
 
-Each slice is written down as its reduced diagram over facts in alphabetical order, which is unique; leaves are (decision, obligations, discreet, reason). What the facts themselves compute
-(codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack decides.
+Each slice is written down as its reduced diagram over facts in alphabetical order, which is unique; leaves are (decision, obligations, discreet, reason). What
+the facts themselves compute (codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack decides.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _fact(fact: Fact, vocabulary: Vocabulary) -> Any:
         case Cell(grid, row, column, column_of, fixed, letters):
             said = {name: {place: letters[cells[name]] for place, cells in grid.rows.items() if letters[cells[name]] != fact.unknown} for name in grid.columns}
             columns = {name: _hash(cells) for name, cells in said.items() if cells}
-            return [*head, "cell", _plain(row), _plain(column), columns.get(fixed or ""), {code: columns[name] for code, name in column_of.items() if name in columns}]
+            led = {code: columns[name] for code, name in column_of.items() if name in columns}
+            return [*head, "cell", _plain(row), _plain(column), columns.get(fixed or ""), led]
         case form:
             return [*head, _plain(form)]
 

@@ -1,7 +1,7 @@
 """Mutants of a pack: the small mistakes an author makes, and whether the vectors would notice.
 
-Four kinds: a rule deleted, an effect flipped, two neighbours swapped, one fact negated. A mutant that decides every possible situation by the same rule with the same effect
-is equivalent, by the diagram and not by opinion; vectors must kill all the others. Only slices that the mutation touches are compiled again.
+Four kinds: a rule deleted, an effect flipped, two neighbours swapped, one fact negated. A mutant that decides every possible situation by the same rule with
+the same effect is equivalent, by the diagram and not by opinion; vectors must kill all the others. Only slices that the mutation touches are compiled again.
 """
 
 from __future__ import annotations
