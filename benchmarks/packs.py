@@ -24,22 +24,18 @@ def french() -> dict[str, bytes]:
 
 
 def near_copies(files: Files, rules: int) -> dict[str, bytes]:
-    """`rules` more rules that look like French ones: a French condition with other constants, for documents of one category read from one department.
-
-    They stand before those they copy: for a hundred categories of the first department, then of the second, and so on.
-    """
+    """`rules` more rules that look like French ones, before those they copy: each a French condition with another access mode, for one category of documents."""
     texts = [text for id, text in _reading_rules(files) if id not in ("R20-mode", "R20-role")]
     lines = []
     for n in range(rules):
-        kind, place = n % len(texts), n // len(texts)
+        category, kind = divmod(n, len(texts))
         text = texts[kind]
         for mode in MODES:
             if f"'{mode}'" in text:
-                text = text.replace(f"'{mode}'", f"'{MODES[(MODES.index(mode) + place) % 3]}'")
+                text = text.replace(f"'{mode}'", f"'{MODES[(MODES.index(mode) + category) % 3]}'")
                 break
-        where = f"r.resource.category == 'c{place % 100}' && r.subject.department == 'd{place // 100}'"
-        lines.append(f"p, N{n}, professional, reading, {where} && ({text}), {'allow' if (n + place) % 2 else 'deny'}")
-    return _with(files, lines, _word("resource.category", "c", 100) + _word("subject.department", "d", 1 + (rules - 1) // len(texts) // 100 + 1))
+        lines.append(f"p, N{n}, professional, reading, r.resource.category == 'c{category}' && ({text}), {'allow' if (n + category) % 2 else 'deny'}")
+    return _with(files, lines, _word("resource.category", "c", rules // len(texts) + 2))
 
 
 def by_specialty(files: Files, rules: int) -> dict[str, bytes]:

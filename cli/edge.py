@@ -7,16 +7,18 @@ Internal bugs keep their traceback: they are not answers.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from engine.errors import HabilisError, suggest
+from engine.errors import HabilisError, PackError, suggest
 from engine.pack import Pack, load_pack
 from engine.pdp import Pdp, load_pdp
 from engine.request import MAX_BYTES
@@ -24,6 +26,7 @@ from engine.specs import Scalar
 from engine.vectors import typed_settings
 
 PACK = "policies"
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -49,11 +52,13 @@ def command(function: F) -> F:
 
 
 def stop(message: str) -> NoReturn:
-    typer.echo(message, err=True)
+    """Say on stderr what is wrong, and exit with 2."""
+    typer.echo(_harmless(message), err=True)
     raise typer.Exit(2)
 
 
 def finding() -> NoReturn:
+    """Exit with 1: the work was done, and found something."""
     raise typer.Exit(1)
 
 
@@ -61,17 +66,22 @@ def finding() -> NoReturn:
 
 
 def say(text: str) -> None:
-    """Print text for people. What the terminal's encoding does not have is escaped, never a reason to fail."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    """Print text for people. What the terminal's encoding does not have, and what would steer the terminal, is escaped."""
+    encoding = _encoding()
+    typer.echo(_harmless(text).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _harmless(text: str) -> str:
+    return _CONTROLS.sub(lambda one: f"\\x{ord(one[0]):02x}", text)
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print JSON for machines."""
-    try:
-        say(json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False))
-    except ValueError:
-        raise Misuse("the answer holds a number that JSON cannot write") from None
+    typer.echo(json.dumps(value, ensure_ascii=codecs.lookup(_encoding()).name != "utf-8", indent=indent, allow_nan=False))
 
 
 # --- packs -----------------------------------------------------------------------------------------------------------
@@ -93,10 +103,17 @@ def open_pack(path: Path, settings: Sequence[str] = ()) -> Pack:
 
 
 def read_settings(folder: Path, settings: Sequence[str]) -> dict[str, Scalar]:
-    """Settings written `name=value`, as the kinds of value that the pack in the folder declares."""
+    """Settings written `name=value`, as the kinds of value that the pack in the folder declares; what it does not declare is misuse, no fault of the pack."""
     need_folder(folder)
     texts = split_settings(settings)
-    return typed_settings(texts, load_pack(folder).settings) if texts else {}
+    if not texts:
+        return {}
+    made = typed_settings(texts, load_pack(folder).settings)
+    try:
+        load_pack(folder, made)
+    except PackError as error:
+        raise Misuse(str(error)) from None
+    return made
 
 
 def need_folder(path: Path) -> None:
@@ -144,7 +161,3 @@ def read_bytes(path: Path) -> bytes:
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
-
-
-def as_mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from cli import checking, requests
+from cli import checking, consent, demo, requests
 from cli import vectors as vector_reports
-from cli.edge import PACK, Misuse, command, finding, language_of, need_folder, open_pack, open_pdp, print_json, read_bytes, say, split_settings
+from cli.edge import PACK, Misuse, choose, command, finding, language_of, need_folder, open_pack, open_pdp, print_json, read_bytes, say, split_settings
 from cli.grids import GridView
 from engine.errors import PackError
 from engine.vectors import Packs, VectorError, read_vectors, run
@@ -23,6 +23,7 @@ app = typer.Typer(
 )  # fmt: skip
 vectors = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run test vectors, or start a new one.")
 app.add_typer(vectors, name="vectors")
+app.add_typer(consent.app, name="consent")
 
 PackPath = Annotated[Path, typer.Argument(metavar="PACK", help="The folder of a pack, or a compiled pack.", show_default=False)]
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="The folder of a pack, or a compiled pack.")]
@@ -156,9 +157,9 @@ def decide(file: Requests, pack: PackOption = Path(PACK), settings: Settings = N
     A request is {subject, action, resource, context}, with the record's `directives`, `at` (now, when left out) and `revision` (all, when left out). A resource
     may be a FHIR R4 DocumentReference. What is printed is for reviewers: a discreet refusal shows its rule.
     """
+    batch = requests.read_batch(read_bytes(file), str(file))
     pdp = open_pdp(pack, settings or ())
     language = language_of(pdp.pack, lang)
-    batch = requests.read_batch(read_bytes(file), str(file))
     answers = list(requests.answers(pdp, batch))
     if json:
         batch.print_json([requests.reply(answer) for answer in answers])
@@ -178,14 +179,28 @@ def explain(file: Requests, pack: PackOption = Path(PACK), settings: Settings = 
     """
     from engine.explain import explain as explain_answer
 
+    batch = requests.read_batch(read_bytes(file), str(file))
     pdp = open_pdp(pack, settings or ())
     language = language_of(pdp.pack, lang)
-    batch = requests.read_batch(read_bytes(file), str(file))
     explanations = [explain_answer(answer) for answer in requests.answers(pdp, batch)]
     if json:
         batch.print_json([{"requester": one.requester, "reviewer": one.reviewer} for one in explanations])
     else:
         say("\n\n".join(one.text(language) for one in explanations))
+
+
+@app.command("demo", epilog=_examples("habilis demo", "habilis demo --lang fr"))
+@command
+def demonstrate(lang: Annotated[str, typer.Option("--lang", metavar="fr|en", help="The language of the reasons.")] = "en") -> None:
+    """Decide a dozen requests of the French pack before your eyes, and explain one.
+
+    Exit code 1 when an answer is not the one that the scenario expects.
+    """
+    lines, fine = demo.lines(choose("language", lang, ("fr", "en")))
+    for line in lines:
+        say(line)
+    if not fine:
+        finding()
 
 
 # --- vectors ---------------------------------------------------------------------------------------------------------

@@ -34,8 +34,10 @@ class Batch:
         if self.form == LINES:
             for reply in replies:
                 print_json(reply, indent=None)
+        elif self.form == EVALUATIONS:
+            print_json({"evaluations": replies})
         else:
-            print_json({OBJECT: lambda: replies[0], LIST: lambda: replies, EVALUATIONS: lambda: {"evaluations": replies}}[self.form]())
+            print_json(replies if self.form == LIST else replies[0])
 
 
 def read_batch(data: bytes, name: str) -> Batch:
@@ -150,7 +152,8 @@ def lines_of(answer: Answer, language: str) -> Iterator[str]:
     """What `decide` prints of one answer."""
     subject, resource, reason = answer.request.subject, answer.request.resource, answer.outcome.reason
     verdict = f"{answer.decision} by {answer.rule}" if answer.rule else "no rule applies"
-    yield f"{verdict}: {subject.type} {subject.id}, {answer.request.action.name}, {resource.type} {resource.id}"
+    asked = f"{subject.type} {subject.id}, {answer.request.action.name}, {resource.type} {resource.id}"
+    yield f"{verdict}: " + asked.replace("\n", "\\n")
     if reason:
         yield f"  {reason.words.get(language, '')} [{reason.legal_basis}]"
     if answer.discreet:

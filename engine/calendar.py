@@ -15,7 +15,7 @@ FOREVER = float("inf")
 """The instant after all others."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_INSTANT = re.compile(_DATE.pattern + r"T([01]\d|2[0-3]):\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_INSTANT = re.compile(_DATE.pattern + r"T([01]\d|2[0-3]):\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:\d\d(:\d\d)?)", re.ASCII)
 
 
 def parse_instant(text: str) -> float | None:

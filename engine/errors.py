@@ -11,6 +11,7 @@ Anything else that escapes is a bug in Habilis (`AssertionError` and the like), 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -93,5 +94,8 @@ def suggest(word: str, known: Iterable[object]) -> str:
     """`did you mean ...?` when a known word is close, otherwise nothing. Only ever called on the way to an error."""
     if len(word) > SHOWN:
         return ""
-    close = difflib.get_close_matches(word, sorted(str(k) for k in known), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
+    close = difflib.get_close_matches(word, sorted(str(k) for k in known), n=5, cutoff=0.6)
+    if not close:
+        return ""
+    best = max(close, key=lambda one: (difflib.SequenceMatcher(None, one, word).ratio(), len(os.path.commonprefix([one, word]))))
+    return f"did you mean `{best}`?"

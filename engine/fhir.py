@@ -4,7 +4,7 @@
     subject -> patient                   author -> author           organisation of an author -> structure date -> deposited
 
 Nothing is invented: what the document does not say, or says in a system that the pack does not know, is left out, and the vocabulary chooses the value of an
-absent input. Identifiers are kept as they are written. The custodian is not taken for the structure that deposited the document, and nothing is fetched.
+absent input. A prefix that the pack knows of is taken from identifiers. The custodian is not taken for the structure that deposited the document, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -123,10 +123,19 @@ def _authors(data: Json, pack: Pack) -> tuple[list[str], list[str]]:
         inner = [role.get(key) for role in roles for key in ("practitioner", "organization")]
         for system, value in [one for each in (reference, *inner) for one in _identifiers(data, each)]:
             if system in pack.fhir.structure_systems:
-                structures[value] = None
-            elif system in (*pack.fhir.author_systems, *pack.fhir.patient_systems):
+                structures[_bare(value, pack.fhir.structure_prefix, "structure", pack)] = None
+            elif system in pack.fhir.author_systems:
+                people[_bare(value, pack.fhir.author_prefix, "author", pack)] = None
+            elif system in pack.fhir.patient_systems:
                 people[value] = None
     return list(people), list(structures)
+
+
+def _bare(value: str, prefix: str, form: str, pack: Pack) -> str:
+    """An identifier without the prefix that its system writes before it, when what is left is written as the pack says; otherwise as it is."""
+    rest = value.removeprefix(prefix)
+    known = pack.identifiers.targets.get(form, ())
+    return rest if rest != value and any(not one.mistake(rest) for one in known) else value
 
 
 # --- references ------------------------------------------------------------------------------------------------------

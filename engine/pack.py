@@ -20,6 +20,7 @@ from zoneinfo import available_timezones
 
 from pydantic import ValidationError
 
+from engine.consent.identifiers import Identifiers, Report, build_identifiers
 from engine.errors import Diagnostic, PackError, shown, suggest
 from engine.evaluator.check import check_condition, parse_checked
 from engine.evaluator.conditions import Condition
@@ -122,6 +123,7 @@ class Pack:
     invariants: tuple[Invariant, ...]
     discreet: Mapping[str, str]
     fhir: FhirSpec
+    identifiers: Identifiers
     digest: str
     files: Mapping[str, bytes] = field(repr=False)
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
@@ -168,6 +170,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
         found.append(_at_key("pack.toml", files, ("pack", "time_zone"), "time-zone", message, help))
     values = _settings(spec, settings or {}, files, found)
     vocabulary = build_vocabulary(words, values, spec.pack.time_zone, files, found)
+    identifiers = build_identifiers(spec.identifier, vocabulary, _reporter(files, found))
     _check_model(files, found)
     actions = tuple(vocabulary.actions)
     groups, rules, lines = _parse_rules(files, vocabulary, found)
@@ -183,7 +186,8 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
         raise PackError(found)
     return Pack(
         spec.pack.name, spec.pack.version, spec.pack.title, tuple(spec.pack.languages), spec.pack.node_budget, values, vocabulary, groups,
-        rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, _digest(files, settings), dict(files), dict(settings or {}), tuple(found),
+        rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, identifiers,
+        _digest(files, settings), dict(files), dict(settings or {}), tuple(found),
     )  # fmt: skip
 
 
@@ -278,6 +282,11 @@ def _at_key(name: str, files: Mapping[str, bytes], path: tuple[str, ...], code: 
             line = number
             break
     return Diagnostic(code, message, name, line, 0, 1, _line(text, line), help)
+
+
+def _reporter(files: Mapping[str, bytes], found: list[Diagnostic]) -> Report:
+    """What the builders of pack.toml's optional tables say their mistakes to."""
+    return lambda where, code, message, help: found.append(_at_key("pack.toml", files, where, code, message, help))
 
 
 _HEADER = re.compile(r"\s*\[+[^=,]*\]+\s*(#.*)?$")
@@ -542,7 +551,7 @@ def _parse_reasons(
                 found.append(Diagnostic("obligation-unknown", f"unknown obligation `{one}`", help=help, **at))
         discreet = row["discreet"] == "yes"
         if discreet and (told := [one for one in owed if one in obligations and obligations[one].to == "requester"]):
-            message = f"the discreet refusal `{id}` has an obligation for the requester, `{told[0]}`: it would reveal what it conceals"
+            message = f"the discreet refusal `{id}` owes `{told[0]}` to the requester: that would reveal what it conceals"
             found.append(Diagnostic("discreet-obligation", message, help="leave it to the service, or out", **at))
         if discreet and id in permits:
             found.append(Diagnostic("discreet-permit", f"the rule `{id}` permits: only a refusal is discreet", help="write `no`", **at))

@@ -48,8 +48,20 @@ class ObligationSpec(Spec):
 class FhirSpec(Spec):
     patient_systems: list[str] = []
     author_systems: list[str] = []
+    author_prefix: str = ""
     structure_systems: list[str] = []
+    structure_prefix: str = ""
     status: dict[str, str] = {}
+
+
+class IdentifierSpec(Spec):
+    about: str = ""
+    pattern: str = Field(min_length=1)
+    check: Literal["luhn", "mod97"] | None = None
+    letters: dict[str, str] = {}
+    subjects: list[str] = []
+    targets: list[str] = []
+    paths: list[str] = []
 
 
 class PackSpec(Spec):
@@ -59,6 +71,7 @@ class PackSpec(Spec):
     setting: dict[str, SettingSpec] = {}
     obligation: dict[str, ObligationSpec] = {}
     fhir: FhirSpec = FhirSpec()
+    identifier: dict[str, IdentifierSpec] = {}
 
 
 class SettingTest(Spec):

@@ -560,7 +560,10 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _when(instant: float, zone: str) -> str:
-    return "for ever" if instant == FOREVER else iso(instant, zone)
+    try:
+        return "for ever" if instant == FOREVER else iso(instant, zone)
+    except (ValueError, OverflowError):
+        return "beyond the calendar"
 
 
 def run(cases: Iterable[Case], load: Load, complete: bool = True) -> Report:

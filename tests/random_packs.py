@@ -51,13 +51,14 @@ def write_pack(
     lines = [*(", ".join(("g", *link)) for link in groups), *(", ".join(("p", *rule)) for rule in rules)]
     ids = dict.fromkeys([*(rule[0] for rule in rules), *(default or {}).values()])
     reasons = [("rule", "legal_basis", "discreet", "obligations", "en"), *((id, "a law", "no", "", f"Because {id}.") for id in ids)]
+    trivial = ("some-subject", "never_permit", "*", "*", "", f"r.subject.type != '{subjects[0]}'")
     files = {
         "pack.toml": _toml(head),
         "vocabulary.toml": _toml(words),
         "model.conf": MODEL,
         "rules.csv": "\n".join(lines) + "\n",
         "reasons.csv": _sheet(reasons),
-        "invariants.csv": _sheet([("id", "form", "subject", "action", "fact", "condition"), ("some-subject", "never_permit", "*", "*", "", f"r.subject.type != '{subjects[0]}'")]),
+        "invariants.csv": _sheet([("id", "form", "subject", "action", "fact", "condition"), trivial]),
         **{name: _sheet(rows) for name, rows in (sheets or {}).items()},
     }
     return {name: text.encode() for name, text in files.items()}
@@ -84,7 +85,10 @@ def _sheet(rows: Iterable[Sequence[str]]) -> str:
 
 WORDS = ("x", "y", "z")
 OBJECTS = ("subject", "action", "resource", "context", "consent", "matrix")
-INPUTS = ("subject.id", "subject.team", "subject.roles", "resource.id", "resource.owner", "resource.shelf", "resource.made", "context.mode", "context.flag", "action.target.id", "incoming.owner")
+INPUTS = (
+    "subject.id", "subject.team", "subject.roles", "resource.id", "resource.owner", "resource.shelf", "resource.made",
+    "context.mode", "context.flag", "action.target.id", "incoming.owner",
+)  # fmt: skip
 KINDS = {
     "grant": {"targets": ["person", "team", "everybody"], "properties": ["by"]},
     "ban": {"targets": ["person"], "ends": ["grant"]},
@@ -100,7 +104,8 @@ def packs(draw: st.DrawFn, most: int = 7) -> dict[str, bytes]:
     """The files of a pack of up to `most` facts."""
     subjects = draw(st.sampled_from([("user",), ("user", "robot"), ("user", "robot", "guest")]))
     actions = ("read", "write", "burn")[: draw(st.integers(1, 3))]
-    groups = draw(st.lists(st.sampled_from([(action, group) for action in actions for group in ("using", "changing")] + [("using", "anything"), ("changing", "anything")]), unique=True))
+    links = [*((action, group) for action in actions for group in ("using", "changing")), ("using", "anything"), ("changing", "anything")]
+    groups = draw(st.lists(st.sampled_from(links), unique=True))
     groups = [link for link in groups if link[0] in actions or any(parent == link[0] for _, parent in groups)]
     named = sorted({*actions, *(parent for _, parent in groups)})
     kinds_of_fact = draw(st.lists(st.sampled_from(sorted(FORMS)), min_size=3, max_size=most))
@@ -112,7 +117,8 @@ def packs(draw: st.DrawFn, most: int = 7) -> dict[str, bytes]:
         facts["context.plain"] = {"form": "given", "of": "context.flag", "absent": False}
     rules = []
     for n in range(draw(st.integers(3, 10))):
-        rules.append((f"rule-{n}", draw(st.sampled_from([*subjects, "*", "*"])), draw(st.sampled_from([*named, "*", "*"])), draw(_conditions(tests, 3)), draw(st.sampled_from(["allow", "deny"]))))
+        subject, action = draw(st.sampled_from([*subjects, "*", "*"])), draw(st.sampled_from([*named, "*", "*"]))
+        rules.append((f"rule-{n}", subject, action, draw(_conditions(tests, 3)), draw(st.sampled_from(["allow", "deny"]))))
     default = draw(st.dictionaries(st.sampled_from(named), st.sampled_from(["default-a", "default-b"]), max_size=2))
     letters = st.sampled_from(["A", "B", "C"])
     grid = [("row", "left", "right"), *((shelf, draw(letters), draw(letters)) for shelf in WORDS)]
@@ -124,8 +130,9 @@ def packs(draw: st.DrawFn, most: int = 7) -> dict[str, bytes]:
         "condition": {"when_one": draw(inner), "when_two": draw(inner)},
     }
     sheets = {"data/map.csv": grid, "data/shelves.csv": [("shelf", "side", "tone"), ("x", "left", "x"), ("y", "right", "y"), ("z", "", "")]}
+    about = {"thing": list(actions)}
     return write_pack(
-        facts=facts, rules=rules, subjects=subjects, actions={"thing": list(actions)}, groups=groups, default=default, settings=SETTINGS, vocabulary=vocabulary, sheets=sheets
+        facts=facts, rules=rules, subjects=subjects, actions=about, groups=groups, default=default, settings=SETTINGS, vocabulary=vocabulary, sheets=sheets
     )
 
 
@@ -134,9 +141,14 @@ _truth = {"absent": st.booleans(), "unknown": st.booleans()}
 _words = {"absent": st.sampled_from(WORDS), "unknown": st.sampled_from(WORDS)}
 _letter = st.one_of(st.booleans(), st.just({"condition": "when_one"}), st.just({"condition": "when_two"}), st.just({"setting": "tone", "is": "y"}))
 _several = st.lists(st.sampled_from(WORDS), min_size=1, max_size=2, unique=True)
-_held_of = st.sampled_from(
-    [{"person": "subject.id"}, {"person": "subject.id", "team": "subject.team"}, {"person": "incoming.owner", "everybody": "everybody"}, {"team": "subject.team"}, {"person": "action.target.id"}]
-)
+_SEALED = {"item": "resource.id", "made": "resource.made", "everybody": "everybody"}
+_held = {"form": st.just("held"), "kind": st.just("grant"), "absent": st.booleans()}
+_held_of = st.sampled_from([
+    {"person": "subject.id"}, {"team": "subject.team"}, {"person": "action.target.id"}, {"person": "subject.id", "team": "subject.team"},
+    {"person": "incoming.owner", "everybody": "everybody"},
+])  # fmt: skip
+_letters = st.fixed_dictionaries({"A": _letter, "B": _letter, "C": _letter})
+_coded = {"form": st.just("coded"), "of": _paths}
 _cell = {"form": st.just("cell"), "grid": st.just("map"), "row": st.sampled_from(["resource.shelf", "context.mode"])}
 FORMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "given": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, **_truth}),
@@ -147,27 +159,23 @@ FORMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "setting word": st.fixed_dictionaries({"form": st.just("given"), "of": st.just("setting.tone"), "values": st.just(list(WORDS)), "absent": st.just("x")}),
     "same": st.fixed_dictionaries({"form": st.just("same"), "of": st.tuples(_paths, _paths), "absent": st.booleans()}),
     "member": st.fixed_dictionaries({"form": st.just("member"), "of": _paths, "in": _several, "several": st.booleans(), **_truth}),
-    "held": st.fixed_dictionaries({"form": st.just("held"), "kind": st.just("grant"), "of": _held_of, "absent": st.booleans(), "ended": st.booleans()}),
-    "held with": st.fixed_dictionaries(
-        {"form": st.just("held"), "kind": st.just("grant"), "of": _held_of, "with": st.sampled_from([{"by": "ann"}, {"by": "@subject.id"}]), "absent": st.booleans()}
-    ),
-    "held via": st.fixed_dictionaries({"form": st.just("held"), "kind": st.just("grant"), "of": _held_of, "via": st.just("member"), "absent": st.booleans()}),
-    "held seal": st.fixed_dictionaries(
-        {"form": st.just("held"), "kind": st.just("seal"), "of": st.just({"item": "resource.id", "made": "resource.made", "everybody": "everybody"}), "absent": st.booleans()}
-    ),
-    "held ban": st.fixed_dictionaries({"form": st.just("held"), "kind": st.just("ban"), "of": st.just({"person": "subject.id"}), "absent": st.booleans()}),
+    "held": st.fixed_dictionaries({**_held, "of": _held_of, "ended": st.booleans()}),
+    "held with": st.fixed_dictionaries({**_held, "of": _held_of, "with": st.sampled_from([{"by": "ann"}, {"by": "@subject.id"}])}),
+    "held via": st.fixed_dictionaries({**_held, "of": _held_of, "via": st.just("member")}),
+    "held seal": st.fixed_dictionaries({**_held, "kind": st.just("seal"), "of": st.just(_SEALED)}),
+    "held ban": st.fixed_dictionaries({**_held, "kind": st.just("ban"), "of": st.just({"person": "subject.id"})}),
     "elapsed": st.fixed_dictionaries(
         {"form": st.just("elapsed"), "since": st.sampled_from(["resource.made", "record.birth.day", "record.birth.from", "record.ban.until"]),
          "at_least": st.sampled_from([{"days": "delay"}, {"months": 1}, {"years": 18}]), "absent": st.booleans()}
     ),
-    "coded": st.fixed_dictionaries({"form": st.just("coded"), "of": _paths, "codes": st.dictionaries(st.sampled_from(WORDS), st.booleans()), "several": st.booleans(), **_truth}),
-    "coded word": st.fixed_dictionaries({"form": st.just("coded"), "of": _paths, "list": st.just("shelves"), "column": st.just("tone"), "values": st.just(list(WORDS)), **_words}),
+    "coded": st.fixed_dictionaries({**_coded, "codes": st.dictionaries(st.sampled_from(WORDS), st.booleans()), "several": st.booleans(), **_truth}),
+    "coded word": st.fixed_dictionaries({**_coded, "list": st.just("shelves"), "column": st.just("tone"), "values": st.just(list(WORDS)), **_words}),
     "coded list": st.fixed_dictionaries(
-        {"form": st.just("coded"), "of": _paths, "list": st.just("shelves"), "column": st.just("side"), "in": st.just(["left"]), "several": st.booleans(), **_truth}
+        {**_coded, "list": st.just("shelves"), "column": st.just("side"), "in": st.just(["left"]), "several": st.booleans(), **_truth}
     ),
-    "cell": st.fixed_dictionaries({**_cell, "column_is": st.just("left"), "letters": st.fixed_dictionaries({"A": _letter, "B": _letter, "C": _letter}), **_truth}),
+    "cell": st.fixed_dictionaries({**_cell, "column_is": st.just("left"), "letters": _letters, **_truth}),
     "cell found": st.fixed_dictionaries(
-        {**_cell, "column": st.just({"of": "context.mode", "list": "shelves", "column": "side"}), "letters": st.fixed_dictionaries({"A": _letter, "B": _letter, "C": _letter}), **_truth}
+        {**_cell, "column": st.just({"of": "context.mode", "list": "shelves", "column": "side"}), "letters": _letters, **_truth}
     ),
     "cell word": st.fixed_dictionaries(
         {**_cell, "column_is": st.just("right"), "letters": st.just({"A": "x", "B": "y", "C": "z"}), "values": st.just(list(WORDS)), **_words}
@@ -239,7 +247,9 @@ def known_words(pack: Pack) -> dict[str, list[str]]:
 DAY = 86400.0
 MOMENTS = (NOW, NOW - 1, NOW + 1, NOW - 3 * DAY, NOW + DAY, NOW - 30 * DAY, NOW - 31 * DAY, NOW - 3650 * DAY, NOW - 18 * 365.25 * DAY)
 INSTANTS = tuple(iso(moment, zone) for moment, zone in zip(MOMENTS, ("UTC", "Europe/Paris", "Asia/Kolkata") * 3, strict=True))
-JUNK: tuple[Any, ...] = ("", " ", "nobody knows", True, False, 0, 1, 1.0, 2.5, [], [[]], {}, {"id": "ann"}, "2026-11-21", "2026-11-21T10:00", "ANN", "\u00a0", "é", ["", 3, None])
+JUNK: tuple[Any, ...] = (
+    "", " ", "\u00a0", "nobody knows", "ANN", "é", "2026-11-21", "2026-11-21T10:00", True, False, 0, 1, 1.0, 2.5, [], [[]], ["", 3, None], {}, {"id": "ann"},
+)  # fmt: skip
 
 
 def paths_of(pack: Pack) -> dict[Steps, list[str]]:
@@ -275,14 +285,15 @@ def request_from(subject: str, action: str, inputs: Mapping[Steps, Any]) -> Requ
         for step in rest[:-1]:
             here = here.setdefault(step, {}) if isinstance(here.get(step, {}), dict) else {}
         here[rest[-1]] = value
-    who, what = (parts[head].pop("id", "ann") if isinstance(parts[head].get("id"), str) else "ann" for head in ("subject", "resource"))
-    return Request(Entity(subject, who or "ann", parts["subject"]), Action(action, parts["action"]), Entity("thing", what or "ann", parts["resource"]), parts["context"])
+    ids = [parts[head].pop("id", None) for head in ("subject", "resource")]  # an entity always has one, which is text
+    who, what = (id if isinstance(id, str) and id.strip() else "ann" for id in ids)
+    return Request(Entity(subject, who, parts["subject"]), Action(action, parts["action"]), Entity("thing", what, parts["resource"]), parts["context"])
 
 
 def requests(pack: Pack, usual: Mapping[str, Any] | None = None) -> st.SearchStrategy[Request]:
     """Requests: each input usual, known, a list, junk or missing. `usual` gives the words of an everyday request, by path."""
     everyday = {tuple(text.split(".")): value for text, value in (usual or {}).items()}
-    inputs = {steps: _input(everyday.get(steps, MISSING), words) for steps, words in (dict.fromkeys(everyday, list(PEOPLE)) | paths_of(pack)).items()}
+    inputs = {steps: _input(everyday.get(steps, MISSING), words) for steps, words in ({key: [] for key in everyday} | paths_of(pack)).items()}
     subjects, actions = st.sampled_from([*pack.vocabulary.subjects, "nobody"]), st.sampled_from([*pack.vocabulary.actions, "unheard-of"])
 
     @st.composite
@@ -295,8 +306,10 @@ def requests(pack: Pack, usual: Mapping[str, Any] | None = None) -> st.SearchStr
 
 def _input(everyday: Any, words: Sequence[str]) -> st.SearchStrategy[Any]:
     """Every other time what is usual, otherwise a word that a fact knows, and now and then anything at all."""
+    words = words or PEOPLE
     mixed = st.sampled_from([*words, *JUNK])
-    return st.one_of(st.just(everyday), st.just(everyday), st.sampled_from(words), st.sampled_from([*words, True, False, None, MISSING]), st.lists(mixed, max_size=3), mixed)
+    known, plain = st.sampled_from(words), st.sampled_from([*words, True, False, None, MISSING])
+    return st.one_of(st.just(everyday), st.just(everyday), known, plain, st.lists(mixed, max_size=3), mixed)
 
 
 def directives(pack: Pack, most: int = 6) -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -307,11 +320,12 @@ def directives(pack: Pack, most: int = 6) -> st.SearchStrategy[list[dict[str, An
 def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrategy[dict[str, Any]]:
     """One directive of a kind, as JSON."""
     kind, moments = pack.vocabulary.kinds[name], st.sampled_from(INSTANTS)
-    interval = st.fixed_dictionaries({}, optional={"from": moments, "until": moments}).filter(_ends_after_it_starts)
+    interval = st.fixed_dictionaries({}, optional={"from": moments, "until": moments}).filter(lambda bounds: bounds and _ends_after_it_starts(bounds))
     targets: list[st.SearchStrategy[Any]] = []
     for shape in kind.targets:
         aimed = st.sampled_from(sorted(aims(pack).get(shape) or PEOPLE))
-        named = st.one_of(interval, interval, aimed) if shape in ("deposited", "made") else st.one_of(aimed, st.lists(aimed, min_size=1, max_size=3, unique=True))
+        several = st.lists(aimed, min_size=1, max_size=3, unique=True)
+        named = st.one_of(interval, interval, aimed) if shape in ("deposited", "made") else st.one_of(aimed, several)
         targets.append(st.just(MISSING) if shape == "everybody" else st.fixed_dictionaries({shape: named}))
     properties = {key: st.sampled_from(_properties(pack, key, key == kind.group)) for key in kind.properties}
     bounds = st.fixed_dictionaries({}, optional={"from": st.sampled_from(BOUNDS), "until": st.sampled_from(BOUNDS)}).filter(_ends_after_it_starts)
@@ -321,8 +335,10 @@ def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrat
         made = {"kind": name, "target": draw(st.one_of(targets)), **{key: draw(words) for key, words in properties.items()}}
         if withdrawals and draw(st.integers(0, 4)) == 0:
             made["withdraw"] = True
-        if draw(st.booleans()):
+        elif draw(st.booleans()):
             made |= draw(bounds)
+        else:
+            made["recorded"] = draw(moments)
         return {key: value for key, value in made.items() if value is not MISSING}
 
     return stated()

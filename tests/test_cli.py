@@ -83,6 +83,20 @@ def test_a_terminal_without_accents_gets_escapes(compiled):
     assert rb"est ferm\xe9" in done.stdout
 
 
+def test_an_identifier_cannot_steer_the_terminal(decide):
+    subject = REQUEST["subject"] | {"id": "\x1b[2J\x9b1A\nrefuse"}
+    assert decide(REQUEST | {"subject": subject}).stdout.startswith("refuse by R19: professional \\x1b[2J\\x9b1A\\nrefuse, read")
+    refused = decide(b'{"\\u001b[2J": 1, "\\u001b[2J": 2}').stderr
+    assert refused.endswith("has `\\x1b[2J` twice in one object (keep one: readers disagree on which counts)\n")
+
+
+def test_json_is_json_whatever_the_terminal(compiled):
+    command = [Path(sys.executable).parent / "habilis", "decide", "--json", "--pack", compiled, "-"]
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
+    done = subprocess.run(command, input=json.dumps(REQUEST).encode(), capture_output=True, env=environment, check=True)
+    assert json.loads(done.stdout)["reason"]["fr"] == "Une autorisation du patient, pour vous ou votre structure, est en cours."
+
+
 def test_every_command_is_in_the_documentation_and_has_examples():
     page = (ROOT / "docs" / "cli.md").read_text()
     names = [(one.name or one.callback.__name__, one) for one in app.registered_commands]
@@ -108,8 +122,8 @@ def test_the_version_is_printed():
 # --- check and compile -----------------------------------------------------------------------------------------------
 
 
-def test_check_says_what_a_pack_is_and_which_columns_are_shut():
-    result = habilis("check", PACK)
+def test_check_says_what_a_pack_is_and_which_columns_are_shut(compiled):
+    result = habilis("check", compiled)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith("dmp-fr 1: Dossier Médical Partagé: access rules of the code de la santé publique\n  digest    ")
     assert "\n  grid      read: 2,140 cells, 328 published, 1,812 inferred (85 %)\n" in result.stdout
@@ -221,7 +235,7 @@ def test_an_unknown_action_has_no_rule(decide):
 def test_replies_keep_the_form_of_the_requests(decide):
     blocked = REQUEST | {"directives": [{"kind": "opened"}, {"kind": "block", "target": {"professional": "10000000017"}}]}
     several = [REQUEST, blocked]
-    evaluations = {key: value for key, value in REQUEST.items() if key != "directives"} | {"evaluations": [{"directives": one["directives"]} for one in several]}
+    evaluations = REQUEST | {"evaluations": [{"directives": one["directives"]} for one in several]}
     lines = b"\n\n".join(json.dumps(one).encode() for one in several) + b"\n"
     as_list, as_lines, as_evaluations = decide(several, "--json"), decide(lines, "--json"), decide(evaluations, "--json")
     assert [one["rule"] for one in told(as_list)] == ["R18", "R05"]
@@ -264,9 +278,10 @@ HOSTILE = {
     "not UTF-8": (b'{"a": "\xff"}', "FILE: is not UTF-8 at byte 7"),
     "too long": (b" " * 10_000_001, "FILE: has more than 10,000,000 bytes (send fewer requests at a time)"),
     "deep": (DEEP, "FILE: is nested more than 32 deep"),
-    "very deep": (b"[" * 1_000_000, "FILE: is nested too deeply"),
-    "a repeated key": (b'{"subject": 1, "subject": 2}', "subject: stands twice in one object (keep one: readers disagree on which counts)"),
-    "NaN": (b'{"context": NaN}', "NaN: is not a JSON number"),
+    "very deep": (b"[" * 1_000_000, "FILE: is nested more than 32 deep"),
+    "a repeated key": (b'{"subject": 1, "subject": 2}', "FILE: has `subject` twice in one object (keep one: readers disagree on which counts)"),
+    "NaN": (b'{"context": NaN}', "FILE: has `NaN`, which is not a JSON number"),
+    "a number beyond JSON": (b'{"context": 1e999}', "FILE: has `1e999`, a number that is too large"),
     "a lone surrogate": (b'{"context": "\\ud800"}', "FILE: has half of a character (a lone surrogate)"),
     "a number": (b"5", "request: must be an object"),
     "a list of numbers": (b"[5]", "[0]: must be an object"),
@@ -327,14 +342,16 @@ def test_what_is_no_request_is_misuse_and_says_where(decide, change, message):
     ("arguments", "message"),
     [
         (["check", "nowhere"], "there is no pack `nowhere`: name the folder that holds pack.toml, or a compiled pack"),
-        (["check", "LICENSE"], "LICENSE: error[compiled-unreadable]: this is not a compiled pack of this version\n  help: compile it again with `habilis compile`"),
         (["decide", "nowhere", "--pack", "policies"], "cannot use `nowhere`: no such file or directory"),
         (["decide", "docs", "--pack", "policies"], "cannot use `docs`: is a directory"),
         (["decide", "-", "--settings", "x"], "`x` is not a setting: write --settings name=value"),
         (["decide", "-", "--lang", "de"], "unknown language `de`: it is one of fr, en"),
-        (["check", "policies", "--settings", "majority=20"], "pack.toml: error[setting-unknown]: there is no setting `majority`"),
+        (
+            ["check", "policies", "--settings", "majority=20"],
+            "pack.toml: error[setting-unknown]: there is no setting `majority`\n  help: did you mean `majority_age`?",
+        ),
         (["compile", "policies", "-o", "/nowhere/x"], "cannot use `/nowhere/x`: no such file or directory"),
-        (["matrix", "policies", "--profession", "G15_1O"], "unknown profession `G15_1O`: did you mean `G15_10`?"),
+        (["matrix", "policies", "--profession", "G15_100"], "unknown profession `G15_100`: did you mean `G15_10`?"),
         (["matrix", "policies", "--column", "MEDECINS"], "unknown column `MEDECINS`: did you mean `MEDECIN`?"),
         (["matrix", "policies", "--type", "11488"], "unknown document type `11488`: did you mean `11488-4`?"),
         (["matrix", "policies", "--action", "write"], "unknown grid `write`: it is one of read, deposit"),
@@ -350,9 +367,17 @@ def test_what_is_no_request_is_misuse_and_says_where(decide, change, message):
 def test_misuse_says_how_to_mend_it(monkeypatch, arguments, message):
     monkeypatch.chdir(ROOT)
     result = habilis(*arguments, stdin=b"{}")
-    assert result.stdout == "" or arguments[0] == "check"
-    assert (result.stderr or result.stdout).startswith(message)
-    assert result.exit_code in ((1, 2) if arguments[0] == "check" else (2,))
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", message + "\n")
+
+
+def test_a_file_that_is_no_pack_does_not_check(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"habilis")
+    message = f"{file}: error[compiled-unreadable]: this is not a compiled pack of this version\n  help: compile it again with `habilis compile`\n"
+    result = habilis("check", file)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, message + "1 mistake\n", "")
+    result = habilis("decide", "--pack", file, "-", stdin=b"{}")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", message)
 
 
 def test_settings_of_a_compiled_pack_are_fixed(compiled):
@@ -403,12 +428,12 @@ def test_the_deposit_grid_shows_empty_cells():
 
 
 def test_packs_that_decide_alike_have_an_empty_diff(compiled):
-    result = habilis("diff", PACK, compiled)
+    result = habilis("diff", compiled, compiled)
     assert (result.exit_code, result.stdout) == (0, "The two packs decide everything alike.\n")
 
 
-def test_a_diff_exits_with_1_and_says_what_opens():
-    result = habilis("diff", PACK, PACK, "--settings-after", "inferred_cells=follow", "--json")
+def test_a_diff_exits_with_1_and_says_what_opens(compiled):
+    result = habilis("diff", compiled, PACK, "--settings-after", "inferred_cells=follow", "--json")
     assert result.exit_code == 1
     assert told(result)["opens"] is True
     assert told(result)["settings"] == {"inferred_cells": {"before": "refuse", "after": "follow"}}

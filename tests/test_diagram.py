@@ -154,7 +154,9 @@ def test_counts_are_those_of_the_situations(data: st.DataObject) -> None:
 def test_support_is_what_the_function_depends_on(data: st.DataObject) -> None:
     store = data.draw(stores())
     function = data.draw(functions(store, LEAVES))
-    matter = {v for values in function for v in range(len(values)) for n in range(store.sizes[v]) if function[values[:v] + (n,) + values[v + 1 :]] != function[values]}
+    matter = set()
+    for values, leaf in function.items():
+        matter |= {v for v, size in enumerate(store.sizes) for n in range(size) if function[(*values[:v], n, *values[v + 1 :])] != leaf}
     assert store.support(built(store, function)) == [variable for variable in store.order if variable in matter]
 
 
@@ -252,8 +254,8 @@ def adversarial(rules: int, booleans: int, seed: int) -> dict[str, bytes]:
     chance = random.Random(seed)
     lines = []
     for n in range(rules):
-        chosen = chance.sample(range(booleans), 3)
-        lines.append((f"rule-{n}", "*", "*", " && ".join(("!" if chance.random() < 0.5 else "") + f"r.context.f{v}" for v in chosen), chance.choice(["allow", "deny"])))
+        literals = [("!" if chance.random() < 0.5 else "") + f"r.context.f{v}" for v in chance.sample(range(booleans), 3)]
+        lines.append((f"rule-{n}", "*", "*", " && ".join(literals), chance.choice(["allow", "deny"])))
     facts = {f"context.f{v}": {"form": "given", "of": f"context.f{v}", "absent": False} for v in range(booleans)}
     return write_pack(facts=facts, rules=lines)
 

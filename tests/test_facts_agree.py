@@ -1,4 +1,4 @@
-"""Whole requests, with directives, compared through facts: the definition (`engine.facts`, `reference.py`) and what decides (`Pdp`). And laws of the French pack.
+"""Whole requests, with directives, compared through facts: the definition (`engine.facts`, `reference.py`) and what decides (`Pdp`). And laws.
 
 Every proof about rules starts after the facts, so this is where the other bugs hide. A drawn request is asked in the name of every type of subject and for
 every action.
@@ -46,7 +46,8 @@ USUAL: Mapping[str, Any] = {
     "action.target.id": "bob",
 }
 OPEN = [{"kind": "opened"}, {"kind": "identity", "birth_date": "1979-03-28"}]
-CLOSING = ("block", "exclusion", "break_glass_refusal", "regulation_refusal", "feeding_opposition", "mask", "hidden_from_patient", "hidden_from_representatives")
+REFUSALS = ("break_glass_refusal", "regulation_refusal", "feeding_opposition")
+CLOSING = ("block", "exclusion", *REFUSALS, "mask", "hidden_from_patient", "hidden_from_representatives")
 GRANTS = ("authorisation", "care_team_consent", "membership", "treating_physician", "equal_rights", "representation", "revealed_to_patient")
 
 french = requests(PACK, USUAL)
@@ -166,7 +167,9 @@ SHOWING = ("read", "list", "preview")
 
 
 @given(french, said, st.booleans(), st.booleans())
-def test_a_hidden_document_and_an_absent_one_are_answered_alike_to_whoever_may_not_see_it(request: Request, said: list[dict[str, Any]], by_code: bool, deleted: bool) -> None:
+def test_a_hidden_document_and_an_absent_one_are_answered_alike_to_whoever_may_not_see_it(
+    request: Request, said: list[dict[str, Any]], by_code: bool, deleted: bool
+) -> None:
     there = {"status": "Approved", "confidentiality": ["N"]}
     for subject, (hiding, code) in HIDING.items():
         seen = Entity("document", "ann", {**request.resource.properties, **there})

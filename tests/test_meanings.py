@@ -307,6 +307,7 @@ def test_both_casbins_decide_alike_on_random_packs(node: NodeCasbin, files: dict
             (Path(folder) / name).write_bytes(files[name])
         python = PyCasbin(folder)
         for subject, action in distinct(pdp):
-            several = [*islice((situation for situation, _ in path_situations(pdp, subject, action)), 8), *(random_values(pdp.pack, random.Random(n)) for n in range(2))]
+            several = [situation for situation, _ in islice(path_situations(pdp, subject, action), 8)]
+            several += [random_values(pdp.pack, random.Random(n)) for n in range(2)]
             objects = [objects_of(pdp.pack, subject, action, situation) for situation in several]
             assert [python.decide(one) for one in objects] == node.decide(folder, objects) == [expected(pdp, subject, action, one) for one in several]

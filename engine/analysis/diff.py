@@ -320,8 +320,9 @@ def _compare(
     def leaf(x: int, y: int) -> int:
         return pairs.setdefault((FIRST_OUTCOME - x, FIRST_OUTCOME - y), FIRST_OUTCOME - len(pairs))
 
-    now = {place[name]: facts[place[name]].values.index(value) for name, value in ends[1].items() if name in place and value in facts[place[name]].values}
-    within = store.restrict(possible(after.pack, store, facts, excluded), now)
+    within = possible(after.pack, store, facts, excluded)
+    for values in ends if fixed else ():  # what cannot be on one side is no request whose cell changed
+        within = store.both(store.restrict(within, {place[name]: _place(facts[place[name]], value) for name, value in values.items() if name in place}), within)
     joined = store.both(within, store.pairs(a, b, leaf, "pairs"))
     counts = store.count(joined, store.support(joined))
     made = {}

@@ -2,8 +2,8 @@
 
     request -> decision on the record as it is -> directives of the action (vocabulary.toml, [act]) -> appended, unless the record changed meanwhile
 
-Nothing here knows what a block or a mask is: the pack says which directives an action records. An act that the policy refuses writes no directive; the caller keeps
-the answer.
+Nothing here knows what a block or a mask is: the pack says which directives an action records. An act that the policy refuses writes no directive; the
+caller keeps the answer.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engine.answer import Answer
-from engine.calendar import deadline, iso
+from engine.calendar import deadline, iso, parse_instant
 from engine.consent.directives import Directive, parse_directive
 from engine.consent.fold import Record, Statement, fold
+from engine.consent.identifiers import check_identifiers
 from engine.errors import RequestError
 from engine.evaluator.conditions import names
 from engine.evaluator.reference import holds
@@ -28,14 +29,18 @@ from engine.vocabulary import Act, Path
 def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list[dict[str, Any]]:
     """The directives, as JSON, that a permitted action records. Raises `RequestError` when the request leaves out what one of them needs.
 
-    An action that records nothing (reading, archiving) gives an empty list.
+    An action that records nothing (reading, archiving) gives an empty list. On what basis it was asked for is read from `context.basis`.
     """
     acts = pdp.pack.vocabulary.acts.get(request.action.name, ())
     made = [_directive(act, request, at, pdp.pack.vocabulary.time_zone) for act in acts if _applies(act, pdp, request, record, at)]
-    said = {"recorded": iso(at), "recorded_by": request.subject.id, "capacity": request.subject.type}
+    said = {"recorded": _just_before(at), "recorded_by": request.subject.id, "capacity": request.subject.type}
+    basis = request.context.get("basis")
+    if isinstance(basis, str) and basis.strip():
+        said["basis"] = basis
     for one in made:
         one |= said
-        parse_directive(one, pdp.pack.vocabulary, where=f"the directive `{one['kind']}` of `{request.action.name}`")
+        where = f"the directive `{one['kind']}` of `{request.action.name}`"
+        check_identifiers(pdp.pack, parse_directive(one, pdp.pack.vocabulary, where=where), where)
     return made
 
 
@@ -54,7 +59,7 @@ def _directive(act: Act, request: Request, at: float, zone: str) -> dict[str, An
     if act.target is not None:
         made["target"] = _target(act.target, request)
     if act.from_now and not act.withdraw:
-        made["from"] = iso(at)
+        made["from"] = _just_before(at)
     end = None if act.until is None else _read(act.until, request)
     if end is None and act.days:
         due = deadline(at, "days", act.days, zone)
@@ -68,15 +73,30 @@ def _directive(act: Act, request: Request, at: float, zone: str) -> dict[str, An
     return made
 
 
+def _just_before(at: float) -> str:
+    """An instant as text, which counts microseconds: the last one that is not after it, so that what starts now is in force now."""
+    text = iso(at)
+    return text if (parse_instant(text) or at) <= at else iso(at - 1e-6)
+
+
 def _target(target: Path | tuple[str, Path], request: Request) -> dict[str, Any]:
     if isinstance(target, tuple):
         form, path = target
-        return {form: _read(path, request)}
+        return {form: _text(_read(path, request), str(path))}
     named = _read(target, request)
     if not isinstance(named, Mapping) or not isinstance(named.get("type"), str):
         raise RequestError(str(target), "must be an object with `type` and `id`", "say at whom or what the act aims")
-    interval = {key: named[key] for key in ("from", "until") if key in named}
-    return {named["type"]: interval or named.get("id")}
+    interval = {key: named[key] for key in ("from", "until") if named.get(key) is not None}
+    if interval and "id" in named:
+        raise RequestError(str(target), "has both an `id` and an interval", "aim at one thing, or at what lies between two instants")
+    return {named["type"]: interval or _text(named.get("id"), f"{target}.id")}
+
+
+def _text(value: Any, where: str) -> str:
+    """INVARIANT: an act aims at one thing. Facts about several targets hold when they hold for any of them: what is permitted for one would be done to all."""
+    if not isinstance(value, str):
+        raise RequestError(where, "must be one identifier, as text", "ask once for each")
+    return value
 
 
 def _read(path: Path, request: Request) -> Any:
@@ -87,7 +107,10 @@ def _read(path: Path, request: Request) -> Any:
 
 
 class Store(Protocol):
-    """What an act needs of a store of directives (`engine.consent.store`): a fresh read, and an append that fails when the record changed since."""
+    """What an act needs of a store of directives (`engine.consent.store`): a fresh read, and an append that fails when the record changed since.
+
+    A record's own `at` is the instant to decide at: a store whose clock stepped back gives a later one than it was asked for.
+    """
 
     def read(self, patient: str, at: float) -> tuple[Record, Any]: ...
 
@@ -115,23 +138,34 @@ def patient_of(pdp: Pdp, request: Request) -> str:
 def perform(pdp: Pdp, store: Store, request: Request, at: float, conflict: type[Exception], tries: int = 5) -> Done:
     """Decide an act on the record as it is and, if it is permitted, append its directives to that very record.
 
-    `conflict` is what the store raises when somebody else wrote first: the act is then decided again on the new record, so that rules about rules (nobody blocks a treating physician) hold
-    between two writers too.
+    `conflict` is what the store raises when somebody else wrote first: the act is then decided again on the new record, so that rules about rules (nobody
+    blocks a treating physician) hold between two writers too. Raises `RequestError` for identifiers that are not written as the pack says.
     """
-    patient = patient_of(pdp, request)
+    return perform_all(pdp, store, [request], at, conflict, tries)[0]
+
+
+def perform_all(pdp: Pdp, store: Store, requests: Sequence[Request], at: float, conflict: type[Exception], tries: int = 5) -> list[Done]:
+    """Several acts on one patient's record, all of them or none: each is decided on the record as it is, and one that is refused leaves it so."""
+    patients = {patient_of(pdp, request) for request in requests}
+    if len(patients) != 1:
+        raise RequestError("patient", "acts that are done together are about one record")
+    for request in requests:
+        check_identifiers(pdp.pack, request)
+    (patient,) = patients
     for left in reversed(range(tries)):
         record, token = store.read(patient, at)
-        answer = pdp.decide(request, record, at)
-        if not answer.permitted:
-            return Done(answer, (), token)
-        directives = directives_of(pdp, request, record, at)
-        if not directives:
-            return Done(answer, (), token)
+        answers = [pdp.decide(request, record) for request in requests]
+        if not all(answer.permitted for answer in answers):
+            return [Done(answer, (), token) for answer in answers]
+        made = [directives_of(pdp, request, record, record.at) for request in requests]
+        several = [one for each in made for one in each]
         try:
-            return Done(answer, tuple(directives), store.append(patient, directives, at, expect=token))
+            token = store.append(patient, several, record.at, expect=token) if several else token
         except conflict:
             if not left:
                 raise
+        else:
+            return [Done(answer, tuple(each), token) for answer, each in zip(answers, made, strict=True)]
     raise AssertionError("tries is at least 1")
 
 
@@ -158,6 +192,7 @@ def preview(
     record = fold(known, pdp.pack.vocabulary, at)
     changed = record
     if act is not None:
+        check_identifiers(pdp.pack, act)
         answer = pdp.decide(act, record)
         if not answer.permitted:
             raise RequestError(f"action {act.action.name}", f"would be refused: {answer.words()}")
@@ -172,7 +207,7 @@ def preview(
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One line of the patient's access list: who, by which statement, until when, and who recorded it."""
+    """One line of the patient's access list: who, by which statement, between which instants, by way of which group, and who recorded the statement."""
 
     form: str
     who: str
@@ -184,19 +219,22 @@ class Access:
 
 
 def access_list(record: Record, kinds: Iterable[str]) -> list[Access]:
-    """Who is named by statements in force of these kinds; the members of a group that one names are listed with it."""
+    """Who is named by statements in force of these kinds; the members of a group that one names are listed with it, for as long as both statements hold.
+
+    Says who is named, not who would be permitted: a rule may refuse somebody on this list.
+    """
     wanted = set(kinds)
     made: list[Access] = []
     for statement in record.in_force:
-        if statement.kind in wanted and isinstance(statement.target[1], str):
-            made.append(_access(statement, statement.target[0], statement.target[1], ""))
-            made += [
-                _access(statement, member.target[0], str(member.target[1]), f"{statement.target[0]} {statement.target[1]}")
-                for member in record.in_force if member.directive.properties.get(statement.target[0]) == statement.target[1]
-            ]  # fmt: skip
+        form, who = statement.target
+        if statement.kind in wanted and isinstance(who, str):
+            made.append(_access(statement, statement, ""))
+            made += [_access(statement, member, f"{form} {who}") for member in record.in_force if member.has(form) == who]
     return made
 
 
-def _access(statement: Statement, form: str, who: str, via: str) -> Access:
-    directive = statement.directive
-    return Access(form, who, directive.kind, directive.start, directive.end, via, str(directive.source.get("recorded_by", "")))
+def _access(statement: Statement, named: Statement, via: str) -> Access:
+    by, who = statement.directive, named.directive
+    form, value = named.target
+    recorded_by = str(by.source.get("recorded_by", ""))
+    return Access(form, str(value), by.kind, max(by.start, who.start), min(by.end, who.end), via, recorded_by)
