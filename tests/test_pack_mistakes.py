@@ -6,6 +6,8 @@ One small pack that uses everything; each case breaks one thing in it. A mistake
 from __future__ import annotations
 
 import ast
+import csv
+import io
 import re
 import textwrap
 from collections.abc import Mapping
@@ -978,7 +980,7 @@ CASES = [
         "a-name-that-is-no-word",
         "vocabulary.toml", "[fact.context.night]", '[fact.context."la nuit"]',
         """
-        vocabulary.toml:76: error[fact-name]: `context.la nuit` cannot be the name of a fact: it is a word of ASCII letters, digits and `_`, and none of Python's own
+        vocabulary.toml:76: error[fact-name]: `context.la nuit` cannot be the name of a fact: a name is ASCII letters, digits and `_`, and no word of Python
            76 | [fact.context."la nuit"]
           help: give it another name
         """,
@@ -1756,7 +1758,74 @@ def test_the_caret_stands_under_the_right_one_of_equal_words():
 # --- what a pack says, however it was saved ----------------------------------------------------------------------------
 
 
-def in_french(text: str) -> bytes:
-    """A sheet as LibreOffice or Excel saves it in France: a byte-order mark, semicolons, CRLF, every text quoted."""
-    cells = [['"' + cell.strip('"') + '"' for cell in re.findall(r'"[^"]*"|[^,]*', line)[:: 1]] for line in text.splitlines()]
-    return b"\xef\xbb\xbf" + "".join(";".join(row) + "\r\n" for row in cells).encode()
+def saved(text: str, separator: str = ";") -> bytes:
+    """A sheet as a spreadsheet in France saves it: a byte-order mark, semicolons, CRLF, every cell quoted."""
+    made = io.StringIO()
+    csv.writer(made, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(csv.reader(io.StringIO(text)))
+    return b"\xef\xbb\xbf" + made.getvalue().encode()
+
+
+SHEETS = [name for name in PACK if name.endswith(".csv") and name != "rules.csv"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","], ids=["semicolons", "tabs", "commas"])
+def test_sheets_saved_by_a_french_spreadsheet_say_the_same(separator):
+    plain = parse_pack(files_with())
+    other = parse_pack(files_with(*((name, None, saved(PACK[name], separator)) for name in SHEETS)))
+    assert other.digest == plain.digest
+    assert (other.vocabulary, other.reasons, other.invariants) == (plain.vocabulary, plain.reasons, plain.invariants)
+
+
+def test_blank_lines_and_spaces_around_cells_say_nothing():
+    spaced = "\n" + PACK["matrix/read.csv"].replace(",", " , ").replace("\n", "\n\n") + ",,,\n"
+    assert parse_pack(files_with(("matrix/read.csv", None, spaced))).digest == parse_pack(files_with()).digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("rules.csv", "g, list, reading\n", "\n  # lists are read\ng,list,reading\n"),
+        ("rules.csv", None, PACK["rules.csv"].replace("\n", "\r\n")),
+        ("model.conf", None, "# the one model\r\n" + PACK["model.conf"].replace("\n", "\r\n").replace(" = ", "  =  ")),
+        ("vocabulary.toml", 'form = "same"', 'form = "same"   # two identifiers'),
+        ("vocabulary.toml", None, PACK["vocabulary.toml"].replace("\n", "\r\n")),
+        ("pack.toml", None, "\ufeff# the clinic\n" + PACK["pack.toml"]),
+    ],
+    ids=["comment-in-rules", "crlf-in-rules", "comment-and-crlf-in-the-model", "comment-in-toml", "crlf-in-toml", "byte-order-mark-in-toml"],
+)
+def test_comments_and_line_ends_do_not_change_the_digest(change):
+    assert parse_pack(files_with(change)).digest == parse_pack(files_with()).digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("matrix/read.csv", "T1,Report,R,R", "T1,Report,X,R"),
+        ("matrix/provenance.csv", "T2,DOCTOR,inferred,S2", "T2,DOCTOR,inferred,S3"),
+        ("rules.csv", "r.context.urgent && r.matrix.read", "r.context.urgent || r.matrix.read"),
+        ("reasons.csv", "On duty.", "On call."),
+        ("pack.toml", "value = 14", "value = 15"),
+        ("vocabulary.toml", 'absent = "none"', 'absent = "duty"'),
+    ],
+    ids=["cell", "provenance", "rule", "reason", "setting", "fact"],
+)
+def test_whatever_the_files_say_changes_the_digest(change):
+    assert parse_pack(files_with(change)).digest != parse_pack(files_with()).digest
+
+
+def test_the_order_of_rules_changes_the_digest():
+    lines = PACK["rules.csv"].splitlines()
+    assert parse_pack(files_with(("rules.csv", None, "\n".join([*lines[:-2], lines[-1], lines[-2]])))).digest != parse_pack(files_with()).digest
+
+
+def test_a_setting_given_instead_changes_the_digest():
+    assert parse_pack(files_with(), {"delay": 15}).digest != parse_pack(files_with()).digest
+
+
+def test_the_order_of_defaults_decides_and_so_changes_the_digest():
+    def of(order: str) -> Pack:
+        return parse_pack(files_with(("pack.toml", 'showing = "otherwise"', order), ("reasons.csv", "otherwise,", "nothing,default,no,,No.\notherwise,")))
+
+    one, other = of('showing = "otherwise"\nread = "nothing"'), of('read = "nothing"\nshowing = "otherwise"')
+    assert (one.default_for("read"), other.default_for("read")) == ("otherwise", "nothing")
+    assert one.digest != other.digest

@@ -321,8 +321,8 @@ def _compare(
         return pairs.setdefault((FIRST_OUTCOME - x, FIRST_OUTCOME - y), FIRST_OUTCOME - len(pairs))
 
     within = possible(after.pack, store, facts, excluded)
-    for values in ends if fixed else ():  # what cannot be on one side is no request whose cell changed
-        within = store.both(store.restrict(within, {place[name]: _place(facts[place[name]], value) for name, value in values.items() if name in place}), within)
+    if fixed:  # both sides have to be possible: what a changed cell does is what undoing it undoes
+        within = store.both(*(store.restrict(within, {place[name]: facts[place[name]].values.index(value) for name, value in end.items()}) for end in ends))
     joined = store.both(within, store.pairs(a, b, leaf, "pairs"))
     counts = store.count(joined, store.support(joined))
     made = {}

@@ -83,5 +83,5 @@ def attribute_problem(name: str) -> str:
     if name in _REFUSED or "prototype" in name or name.endswith("constructor"):
         return "Casbin's evaluators refuse this name"
     if keyword.iskeyword(name) or not name.isidentifier() or not name.isascii():
-        return "it is a word of ASCII letters, digits and `_`, and none of Python's own"
+        return "a name is ASCII letters, digits and `_`, and no word of Python"
     return ""
