@@ -84,10 +84,10 @@ SHOWN = 60
 
 
 def shown(value: bool | int | str) -> str:
-    """A value in backticks, as its author wrote it: `true`, not `True`. What is too long is cut, and what no file can hold is replaced."""
+    """A value in backticks, as its author wrote it: `true`, not `True`. What is too long is cut, and what cannot be seen is replaced."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = text if len(text) <= SHOWN else text[:SHOWN] + "…"
-    return f"`{text.encode('utf-8', 'replace').decode()}`"
+    return "`" + "".join(sign if sign.isprintable() else "?" for sign in text) + "`"
 
 
 def suggest(word: str, known: Iterable[object]) -> str:

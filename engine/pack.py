@@ -25,7 +25,7 @@ from engine.errors import Diagnostic, PackError, shown, suggest
 from engine.evaluator.check import check_condition, parse_checked
 from engine.evaluator.conditions import Condition
 from engine.sheets import Row, Sheet, decode, read_sheet
-from engine.specs import FactSpec, FhirSpec, PackSpec, Scalar, Spec, VocabularySpec
+from engine.specs import AdmissionSpec, FactSpec, FhirSpec, PackSpec, Scalar, Spec, VocabularySpec
 from engine.vocabulary import Vocabulary
 from engine.vocabulary_files import INPUTS, build_vocabulary
 
@@ -124,6 +124,7 @@ class Pack:
     discreet: Mapping[str, str]
     fhir: FhirSpec
     identifiers: Identifiers
+    admission: AdmissionSpec | None
     digest: str
     files: Mapping[str, bytes] = field(repr=False)
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
@@ -171,6 +172,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     values = _settings(spec, settings or {}, files, found)
     vocabulary = build_vocabulary(words, values, spec.pack.time_zone, files, found)
     identifiers = build_identifiers(spec.identifier, vocabulary, _reporter(files, found))
+    _check_admission(spec, vocabulary, _reporter(files, found))
     _check_model(files, found)
     actions = tuple(vocabulary.actions)
     groups, rules, lines = _parse_rules(files, vocabulary, found)
@@ -186,7 +188,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
         raise PackError(found)
     return Pack(
         spec.pack.name, spec.pack.version, spec.pack.title, tuple(spec.pack.languages), spec.pack.node_budget, values, vocabulary, groups,
-        rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, identifiers,
+        rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, identifiers, spec.admission,
         _digest(files, settings), dict(files), dict(settings or {}), tuple(found),
     )  # fmt: skip
 
@@ -289,6 +291,40 @@ def _reporter(files: Mapping[str, bytes], found: list[Diagnostic]) -> Report:
     return lambda where, code, message, help: found.append(_at_key("pack.toml", files, where, code, message, help))
 
 
+_SEGMENT = re.compile(r"[A-Z][A-Z0-9]{2}")
+_FIELD = re.compile(_SEGMENT.pattern + r"-[1-9][0-9]?")
+_PLACE = re.compile(_FIELD.pattern + r"(\.[1-9][0-9]?)?")
+
+
+def _check_admission(spec: PackSpec, vocabulary: Vocabulary, report: Report) -> None:
+    """What `[admission]` says of places in a message, of formats of identifiers, and of what the vocabulary declares."""
+    one = spec.admission
+    if one is None:
+        return
+    named = [(("admission", "patient", "at"), one.patient.at, _FIELD), (("admission", "structure", "at"), one.structure.at, _FIELD)]
+    named += [(("admission", "structure", "authorities"), place, _PLACE) for place in one.structure.authorities]
+    named += [(("admission", "segments"), segment, _SEGMENT) for segment in one.segments]
+    for place, said in one.places.items():
+        where = ("admission", "field", place)
+        named += [(where, place, _PLACE), ((*where, "date"), said.date or place, _PLACE)]
+        for action in filter(None, said.codes.values()):
+            if action not in vocabulary.actions:
+                report((*where, "codes"), "action-unknown", f"unknown action `{action}`", suggest(action, vocabulary.actions))
+    for where, text, shape in named:
+        if not shape.fullmatch(text):
+            report(where, "place-unknown", f"`{text}` is not a place in a message", "write it like ZFA for a segment, PID-3 for a field, PID-3.4 for a component")
+    for action in one.action:
+        if action not in vocabulary.actions:
+            report(("admission", "action", action), "action-unknown", f"unknown action `{action}`", suggest(action, vocabulary.actions))
+    for key, name in (("patient", one.patient.identifier), ("structure", one.structure.identifier)):
+        if name not in spec.identifier:
+            help = suggest(name, spec.identifier) or "declare it under [identifier]"
+            report(("admission", key, "identifier"), "identifier-unknown", f"there is no format of identifier `{name}`", help)
+    if one.subject.get("type") not in vocabulary.subjects or "id" not in one.subject:
+        message, help = "who asks has a `type` of subject and an `id`", "such as { type = \"" + vocabulary.subjects[-1] + "\", id = \"@structure\" }"
+        report(("admission", "subject"), "admission-subject", message, help)
+
+
 _HEADER = re.compile(r"\s*\[+[^=,]*\]+\s*(#.*)?$")
 
 
@@ -327,18 +363,16 @@ def _settings(spec: PackSpec, given: Mapping[str, Scalar], files: Mapping[str, b
         if name not in spec.setting:
             found.append(Diagnostic("setting-unknown", f"there is no setting `{name}`", "pack.toml", help=suggest(name, spec.setting)))
     for name, one in spec.setting.items():
-        value = given.get(name, one.value)
-        place = ("setting", name, "value")
+        value, message, help = given.get(name, one.value), "", ""
         if one.choices is not None and value not in one.choices:
-            help = "choose one of " + ", ".join(map(shown, one.choices))
-            found.append(_at_key("pack.toml", files, place, "setting-value", f"{shown(value)} is not a value of the setting `{name}`", help))
+            message, help = f"{shown(value)} is not a value of the setting `{name}`", "choose one of " + ", ".join(map(shown, one.choices))
         elif type(value) is not type(one.value):
-            message = f"{shown(value)} is not of the kind of the setting `{name}`"
-            found.append(_at_key("pack.toml", files, place, "setting-value", message, f"such as {shown(one.value)}"))
+            message, help = f"{shown(value)} is not of the kind of the setting `{name}`", f"such as {shown(one.value)}"
         elif (one.unit and type(value) is not int) or (type(value) is int and value < 0):
-            message = f"the setting `{name}` is a number" + (f" of {one.unit}" if one.unit else "")
-            found.append(_at_key("pack.toml", files, place, "setting-value", message, "write a whole number from 0"))
-        values[name] = value
+            message, help = f"the setting `{name}` is a number" + (f" of {one.unit}" if one.unit else ""), "write a whole number from 0"
+        if message:
+            found.append(_at_key("pack.toml", files, ("setting", name, "value"), "setting-value", message, help))
+        values[name] = one.value if message else value
     return values
 
 

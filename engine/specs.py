@@ -64,6 +64,36 @@ class IdentifierSpec(Spec):
     paths: list[str] = []
 
 
+class AdmissionPatientSpec(Spec):
+    at: str
+    systems: list[str] = Field(min_length=1)
+    identifier: str
+
+
+class AdmissionStructureSpec(Spec):
+    at: str
+    authorities: list[str] = []
+    identifier: str
+
+
+class AdmissionFieldSpec(Spec):
+    codes: dict[str, str] = Field(min_length=1)
+    date: str | None = None
+
+
+class AdmissionSpec(Spec):
+    """What admission messages (HL7v2) mean: `engine.consent.admissions`."""
+
+    messages: list[str] = Field(min_length=1)
+    segments: list[str]
+    subject: dict[str, str]
+    context: dict[str, str] = {}
+    patient: AdmissionPatientSpec
+    structure: AdmissionStructureSpec
+    action: dict[str, dict[str, str | dict[str, str]]] = {}
+    places: dict[str, AdmissionFieldSpec] = Field(alias="field", min_length=1)
+
+
 class PackSpec(Spec):
     pack: PackHead
     default: dict[str, str] = {}
@@ -72,6 +102,7 @@ class PackSpec(Spec):
     obligation: dict[str, ObligationSpec] = {}
     fhir: FhirSpec = FhirSpec()
     identifier: dict[str, IdentifierSpec] = {}
+    admission: AdmissionSpec | None = None
 
 
 class SettingTest(Spec):

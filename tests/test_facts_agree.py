@@ -16,12 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_packs import DAY, NOW, PEOPLE, directive, directives, packs, requests
 
-from engine.answer import Answer
 from engine.calendar import iso
 from engine.consent.fold import Record
 from engine.errors import RequestError
 from engine.evaluator.reference import deciding_rule
-from engine.facts import situation
+from engine.facts import Situation, situation
 from engine.pack import parse_pack
 from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity, Request
@@ -33,25 +32,58 @@ FACTS = PACK.vocabulary.facts
 USUAL: Mapping[str, Any] = {
     "subject.id": "ann",
     "subject.profession": "G15_10",
-    "subject.structure": "bob",
+    "subject.structure": "ann",
     "subject.authentication": "DIRECTE",
+    "subject.kind": "health",
     "context.purpose": "care",
     "resource.patient": "cyd",
     "resource.type": "11488-4",
     "resource.author": "bob",
+    "resource.structure": "bob",
     "resource.status": "Approved",
     "resource.confidentiality": ["N"],
     "resource.deposited": iso(NOW - 40 * DAY),
+    "resource.opened_by_patient": False,
+    "action.document.type": "11488-4",
+    "action.document.structure": "ann",
+    "action.document.confidentiality": ["N"],
     "action.target.type": "professional",
     "action.target.id": "bob",
 }
+"""A physician asks about a report by a colleague of another hospital."""
+STORIES = (
+    USUAL,
+    {**USUAL, "resource.author": "ann", "resource.structure": "ann"},
+    {**USUAL, "subject.profession": "G15_60", "resource.type": "11502-2"},
+    {**USUAL, "subject.id": "cyd", "resource.type": "DOCPAT03", "action.document.type": "DOCPAT03", "resource.written_by_patient": True},
+    {**USUAL, "subject.id": "cyd", "resource.confidentiality": ["INVISIBLE_PATIENT"], "resource.deposited": iso(NOW - DAY)},
+    {**USUAL, "resource.confidentiality": ["MASQUE_PS"], "resource.author": "ann"},
+    {**USUAL, "subject.profession": "R95_93"},
+    {**USUAL, "context.access_mode": "bris_de_glace", "context.justification": "unconscious"},
+    {**USUAL, "context.access_mode": "centre_15", "subject.role": "regulation"},
+    {**USUAL, "subject.role": "occupational", "context.patient_request": True},
+    {**USUAL, "context.patient_request": True, "resource.deposited": iso(NOW - DAY)},
+    {**USUAL, "subject.kind": "alim_am", "resource.type": "REMB", "action.target.type": "representative"},
+    {**USUAL, "subject.kind": "social", "resource.structure": "ann", "action.target.type": "team", "action.target.id": "ann", "context.patient_request": True},
+    {**USUAL, "action.target.team": "bob", "action.target.profession": "G15_10", "context.patient_request": True},
+    {**USUAL, "action.target.type": "representative", "context.author_unavailable": True, "resource.structure": "ann"},
+)
 OPEN = [{"kind": "opened"}, {"kind": "identity", "birth_date": "1979-03-28"}]
+CHILD = [
+    {"kind": "opened"},
+    {"kind": "identity", "birth_date": "2015-03-28"},
+    {"kind": "representation", "target": {"representative": "ann"}, "ground": "minority"},
+]
 REFUSALS = ("break_glass_refusal", "regulation_refusal", "feeding_opposition")
 CLOSING = ("block", "exclusion", *REFUSALS, "mask", "hidden_from_patient", "hidden_from_representatives")
 GRANTS = ("authorisation", "care_team_consent", "membership", "treating_physician", "equal_rights", "representation", "revealed_to_patient")
 
-french = requests(PACK, USUAL)
-said = st.one_of(directives(PACK).map(OPEN.__add__), directives(PACK).map(OPEN.__add__), directives(PACK))
+french = requests(PACK, *STORIES)
+said = st.builds(
+    lambda first, more: [*first, *more],
+    st.sampled_from([OPEN, CHILD, OPEN, CHILD, OPEN, []]),
+    st.one_of(directives(PACK, (*CLOSING, *GRANTS), most=4), directives(PACK, GRANTS, most=6), directives(PACK, GRANTS, most=6), directives(PACK)),
+)
 
 
 def every_question(request: Request, pdp: Pdp = PDP) -> Iterator[Request]:
@@ -62,26 +94,36 @@ def every_question(request: Request, pdp: Pdp = PDP) -> Iterator[Request]:
             yield Request(who, Action(action, request.action.properties), request.resource, request.context)
 
 
-def assert_decided_by_definition(pdp: Pdp, request: Request, record: Record, at: float) -> Answer:
-    """One decision, and the situation behind it, by both meanings."""
-    naive = situation(pdp.pack.vocabulary.facts.values(), request, record, at)
-    answer = pdp.decide(request, record, at)
-    slice = pdp.slices.get((request.subject.type, request.action.name))
-    assert answer.situation == {name: naive[name] for name in answer.situation}, request
-    assert answer.situation.keys() == ({fact.name for fact in slice.order} if slice else set())
-    assert answer.rule == (deciding_rule(pdp.pack, request.subject.type, request.action.name, naive) or ""), request
-    return answer
+def assert_decided_as_defined(pdp: Pdp, request: Request, record: Record, at: float) -> set[str]:
+    """Every question's rule, and the situation behind it, by both meanings. Returns the rules."""
+    seen: dict[str, Situation] = {}
+    found: set[str] = set()
+    for question in every_question(request, pdp):
+        subject, action = question.subject.type, question.action.name
+        if action not in seen:  # no fact depends on the type of the subject
+            seen[action] = situation(pdp.pack.vocabulary.facts.values(), question, record, at)
+        answer, naive = pdp.decide(question, record, at), seen[action]
+        slice = pdp.slices.get((subject, action))
+        assert answer.situation == {fact.name: naive[fact.name] for fact in (slice.order if slice else ())}, question
+        assert answer.rule == (deciding_rule(pdp.pack, subject, action, naive) or ""), question
+        found.add(answer.rule)
+    return found
 
 
 # --- through facts ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150)
-@given(french, said, st.sampled_from([NOW, NOW - DAY, NOW + DAY, NOW + 400 * DAY]))
-def test_whole_requests_are_decided_as_defined(request: Request, said: list[dict[str, Any]], at: float) -> None:
-    record = PDP.fold(said, at)
-    for question in every_question(request):
-        assert_decided_by_definition(PDP, question, record, at)
+def test_whole_requests_are_decided_as_defined_by_most_of_the_rules() -> None:
+    found: set[str] = set()
+
+    @settings(max_examples=600)
+    @given(french, said, st.sampled_from([NOW, NOW - DAY, NOW + DAY, NOW + 400 * DAY]))
+    def check(request: Request, said: list[dict[str, Any]], at: float) -> None:
+        found.update(assert_decided_as_defined(PDP, request, PDP.fold(said, at), at))
+
+    check()
+    missed = PACK.by_id.keys() - found
+    assert len(missed) <= len(PACK.rules) / 5, f"the requests drawn no longer reach what they should: {sorted(missed)}"
 
 
 @settings(max_examples=150)
@@ -90,8 +132,7 @@ def test_whole_requests_to_random_packs_are_decided_as_defined(data: st.DataObje
     pdp = Pdp(parse_pack(data.draw(packs())))
     record = pdp.fold(data.draw(directives(pdp.pack)), NOW)
     for _ in range(5):
-        for question in every_question(data.draw(requests(pdp.pack)), pdp):
-            assert_decided_by_definition(pdp, question, record, NOW)
+        assert_decided_as_defined(pdp, data.draw(requests(pdp.pack)), record, NOW)
 
 
 @given(french, said, st.lists(french, min_size=1, max_size=5), st.randoms(use_true_random=False))
@@ -124,6 +165,7 @@ def test_a_record_is_not_used_before_its_instant_or_once_it_no_longer_holds() ->
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=300)
 @given(french, said, st.sampled_from([0.0, 1.0, DAY / 2, 35 * DAY, 20 * 365 * DAY]))
 def test_a_record_that_still_holds_decides_as_one_folded_then(request: Request, said: list[dict[str, Any]], wait: float) -> None:
     early = PDP.fold(said, NOW)
@@ -143,11 +185,13 @@ def permits(request: Request, said: list[dict[str, Any]]) -> set[tuple[str, str]
     return {key for key, answer in answers.items() if answer.permitted}
 
 
+@settings(max_examples=300)
 @given(french, said, st.sampled_from(CLOSING).flatmap(lambda kind: directive(PACK, kind, withdrawals=False)))
 def test_a_block_a_mask_or_a_refusal_never_opens(request: Request, said: list[dict[str, Any]], refusal: dict[str, Any]) -> None:
     assert permits(request, [*said, refusal]) <= permits(request, said)
 
 
+@settings(max_examples=300)
 @given(french, said, st.sampled_from(GRANTS).flatmap(lambda kind: directive(PACK, kind, withdrawals=False)))
 def test_withdrawing_a_grant_never_opens(request: Request, said: list[dict[str, Any]], grant: dict[str, Any]) -> None:
     withdrawal = {key: value for key, value in grant.items() if key in ("kind", "target")} | {"withdraw": True}
@@ -166,6 +210,7 @@ HIDING = {
 SHOWING = ("read", "list", "preview")
 
 
+@settings(max_examples=300)
 @given(french, said, st.booleans(), st.booleans())
 def test_a_hidden_document_and_an_absent_one_are_answered_alike_to_whoever_may_not_see_it(
     request: Request, said: list[dict[str, Any]], by_code: bool, deleted: bool
@@ -200,6 +245,7 @@ def _wrote_it(who: Entity, resource: Entity) -> bool:
     return who.id in authors or bool(words(who.properties.get("structure")) & structures)
 
 
+@settings(max_examples=300)
 @given(french, said)
 def test_every_discreet_refusal_says_the_same(request: Request, said: list[dict[str, Any]]) -> None:
     record = PDP.fold(said, NOW)
@@ -209,6 +255,7 @@ def test_every_discreet_refusal_says_the_same(request: Request, said: list[dict[
             assert answer.for_requester() == {"decision": False, "reason": dict(PACK.discreet), "obligations": []}
 
 
+@settings(max_examples=300)
 @given(french, said, st.sampled_from(PEOPLE))
 def test_a_revision_is_folded_without_what_came_after_it(request: Request, said: list[dict[str, Any]], late: str) -> None:
     later = [*said, {"kind": "block", "target": {"professional": late}}, {"kind": "closed"}]

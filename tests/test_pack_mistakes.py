@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.errors import PackError
 from engine.pack import Pack, load_pack, parse_pack
+from engine.pdp import Pdp
 
 PACK = {
     "pack.toml": """\
@@ -1672,7 +1675,7 @@ def codes() -> set[str]:
     """Every word in the source of the checker that has the form of a code."""
     made: set[str] = set()
     for module in ("pack", "sheets", "vocabulary_files", "evaluator/check"):
-        tree = ast.parse((Path("engine") / f"{module}.py").read_text())
+        tree = ast.parse((Path(__file__).parent.parent / "engine" / f"{module}.py").read_text())
         words = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
         made |= {word for word in words if re.fullmatch(r"[a-z]+(-[a-z]+)+", word)}
     return made
@@ -1753,6 +1756,24 @@ def test_the_caret_stands_under_the_right_one_of_equal_words():
     told = mistakes(files_with(("rules.csv", "p, own, patient, showing, r.subject.is_patient", "p, nobody, nobody, nobody, nobody")))
     carets = re.findall(r"^rules.csv:6:(\d+): error\[([a-z-]+)\]", told, re.MULTILINE)
     assert carets == [("12", "subject-unknown"), ("20", "action-unknown"), ("28", "condition-syntax")]
+
+
+PIECES = st.sampled_from(
+    ["", "\n", "\r", ",", ";", "\t", '"', "'", "[", "]", "{", "}", "=", "#", ".", "-1", "0", "true", "x", "é", "\ufeff", "\x00", "\u2028", "[x]", "a = 1\n", "p, ", "g, "]
+) | st.binary(max_size=3)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(PACK)), st.floats(0, 1), st.integers(0, 30), PIECES)
+def test_whatever_the_bytes_a_pack_is_read_or_its_mistakes_are_told(file, where, length, piece):
+    data = PACK[file].encode()
+    at = int(where * len(data))
+    files = files_with((file, None, data[:at] + _bytes(piece) + data[at + length :]))
+    try:
+        Pdp(parse_pack(files))
+    except PackError as error:
+        assert error.diagnostics
+        assert all(one.message and one.code for one in error.diagnostics)
 
 
 # --- what a pack says, however it was saved ----------------------------------------------------------------------------

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.pdp import Pdp
 
 OPENS, CLOSES, OTHER = "opens", "closes", "other"
+ADDED, REMOVED = "added", "removed"
 _TITLES = {
     OPENS: "Opens: a refusal becomes a permit",
     CLOSES: "Closes: a permit becomes a refusal",
@@ -45,7 +46,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class InputChange:
-    """Places (cells, or codes of a list) that give a fact another value, and what that opens and closes, in situations."""
+    """Places (cells, codes of a list, inputs that are absent or unknown) that give a fact another value, and what that opens and closes, in situations."""
 
     fact: str
     before: Value
@@ -72,8 +73,9 @@ class Diff:
 
     @property
     def opens(self) -> bool:
-        """Whether anything refused before is permitted after."""
-        return any(change.kind == OPENS for change in self.changes) or any(change.opens for change in self.inputs)
+        """Whether anything refused before may be permitted after. Who defines a fact otherwise may open anything that asks it."""
+        redefined = any(what not in (ADDED, REMOVED) for what in self.facts.values())
+        return redefined or any(change.kind == OPENS for change in self.changes) or any(change.opens for change in self.inputs)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -103,8 +105,8 @@ class Diff:
             yield "Opens, by cells and codes:" if wanted == OPENS else "Other cells and codes:"
         for one in several:
             shown = ", ".join(one.places[:6]) + (f" and {len(one.places) - 6} more" if len(one.places) > 6 else "")
-            effect = f"opens {one.opens:,} and closes {one.closes:,} situations" if one.opens or one.closes else "changes no decision"
-            yield f"  {one.fact}: {_word(one.before)} -> {_word(one.after)} in {len(one.places):,} places, {effect}"
+            effect = f"opens {one.opens:,} and closes {_number(one.closes, 'situation')}" if one.opens or one.closes else "changes no decision"
+            yield f"  {one.fact}: {_word(one.before)} -> {_word(one.after)} in {_number(len(one.places), 'place')}, {effect}"
             yield f"    {shown}"
 
     def _changes_text(self) -> Iterator[str]:
@@ -113,7 +115,8 @@ class Diff:
             if several:
                 yield _TITLES[kind] + ":"
             for change in several:
-                yield f"  {change.before or 'no rule'} -> {change.after or 'no rule'} in {change.situations:,} situations of {', '.join(change.slices)}"
+                rules, where = f"{change.before or 'no rule'} -> {change.after or 'no rule'}", ", ".join(change.slices)
+                yield f"  {rules} in {_number(change.situations, 'situation')} of {where}"
                 if change.example:
                     yield "    such as: " + ", ".join(f"{name} {_word(value)}" for name, value in sorted(change.example.items()))
 
@@ -131,6 +134,10 @@ class Diff:
 
 def _word(value: Any) -> str:
     return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(number: int, of: str) -> str:
+    return f"{number:,} {of}" if number == 1 else f"{number:,} {of}s"
 
 
 def diff(before: Pdp, after: Pdp) -> Diff:
@@ -202,18 +209,20 @@ def _longest_rise(numbers: Sequence[int]) -> set[int]:
 
 
 def _fact_change(name: str, before: Vocabulary, after: Vocabulary) -> str:
-    """How the definition of a fact changed, its codes, cells and settings apart."""
+    """How the definition of a fact changed, its codes, cells and settings apart, and what it says of an input that is absent or unknown."""
     old, new = before.facts.get(name), after.facts.get(name)
     if old is None or new is None:
-        return "added" if old is None else "removed"
+        return ADDED if old is None else REMOVED
     if type(old.form) is not type(new.form):
         return "another form"
-    if (set(map(_named, old.values)), _named(old.absent), _named(old.unknown)) != (set(map(_named, new.values)), _named(new.absent), _named(new.unknown)):
-        return "other values, or other values when absent or unknown"
+    if set(map(_named, old.values)) != set(map(_named, new.values)):
+        return "other values"
     if _shape(old) != _shape(new):
         return "looks at other inputs"
     if isinstance(old.form, Elapsed) and isinstance(new.form, Elapsed) and (old.form.amount, old.form.unit) != (new.form.amount, new.form.unit):
         return f"{old.form.amount} {old.form.unit} -> {new.form.amount} {new.form.unit}"
+    if isinstance(old.form, Elapsed) and before.time_zone != after.time_zone:
+        return "in another time zone"
     return "" if ended_by(old, before) == ended_by(new, after) else "ended by other kinds of directives"
 
 
@@ -236,13 +245,13 @@ def _shape(fact: Fact) -> object:
 
 
 def _input_changes(before: Pdp, after: Pdp, name: str) -> Iterator[InputChange]:
-    """The cells or codes that give the fact `name` another value, grouped by what they change it from and to."""
+    """The cells, codes and missing inputs that give the fact `name` another value, grouped by what they change it from and to."""
     old, new = before.pack.vocabulary.facts.get(name), after.pack.vocabulary.facts.get(name)
-    if old is None or new is None or type(old.form) is not type(new.form):
+    if old is None or new is None or type(old.form) is not type(new.form) or not old.constant is new.constant is None:
         return
-    if isinstance(old.form, Cell) and _shape(old) != _shape(new):
-        return
-    was, now = dict(_table(old, new)), dict(_table(new, old))
+    was, now = dict(_missing(old)), dict(_missing(new))
+    if not isinstance(old.form, Cell) or _shape(old) == _shape(new):
+        was, now = {**was, **dict(_table(old, new))}, {**now, **dict(_table(new, old))}
     groups: dict[tuple[Value, Value], list[str]] = {}
     for place in [*was, *(place for place in now if place not in was)]:
         pair = was.get(place, _otherwise(old)), now.get(place, _otherwise(new))
@@ -254,6 +263,13 @@ def _input_changes(before: Pdp, after: Pdp, name: str) -> Iterator[InputChange]:
             if change.kind in counts:
                 counts[change.kind] += change.situations
         yield InputChange(name, a, b, tuple(places), counts[OPENS], counts[CLOSES])
+
+
+def _missing(fact: Fact) -> Iterator[tuple[tuple[str, ...], Value]]:
+    """The value of a fact whose input is absent, or is there and says nothing known."""
+    yield ("missing", "(absent)"), fact.absent
+    if isinstance(fact.form, Given | Member | Coded | Cell):
+        yield ("missing", "(unknown)"), fact.unknown
 
 
 def _table(fact: Fact, other: Fact) -> Iterator[tuple[tuple[str, ...], Value]]:

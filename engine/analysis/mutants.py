@@ -129,7 +129,8 @@ class Differences:
         if found is None:
             return None
         values = [found.get(v, size - 1) for v, size in enumerate(store.sizes)]
-        situation = {facts[v].name: facts[v].values[n] for v, n in found.items()}
+        shown = {*found, *_tested(store, root, values), *_tested(store, mutated, values)}
+        situation = {facts[v].name: facts[v].values[values[v]] for v in sorted(shown)}
         now = store.value(mutated, values)
         return Survivor(mutant, subject, action, situation, self.rules[store.value(root, values)], self.rules[now + FLIPPED if now <= -FLIPPED else now])
 
@@ -144,6 +145,14 @@ class Differences:
             store, root = copy_of(slice, facts)
             self.work[key] = store, root, possible(self.pdp.pack, store, facts, excluded)
         return self.work[key]
+
+
+def _tested(store: Store, n: int, values: Sequence[int]) -> Iterator[int]:
+    """The variables on the way to a leaf."""
+    while n >= 0:
+        node = store.nodes[n]
+        yield node.variable
+        n = node.child(values[node.variable])
 
 
 def survivors(pdp: Pdp, asked: Iterable[tuple[str, str, Situation]]) -> tuple[list[Survivor], int, int]:

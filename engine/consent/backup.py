@@ -18,7 +18,6 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Table, select, text, update
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from engine.consent.database import Database, Sqlite, StoreUnavailable, chain
 from engine.consent.migrations import directives, next_epoch, records, store
@@ -61,11 +60,15 @@ def restore(database: Database, path: str) -> int:
             with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as kept, closing(sqlite3.connect(draft)) as copy:
                 kept.backup(copy)
             copied = Sqlite(URL.create("sqlite", database=draft), create=False, timeout=database.timeout)
-            with copied.writing() as connection:
-                _check_whole(connection)
-        except (sqlite3.Error, SQLAlchemyError, StoreUnavailable) as error:
-            raise BackupError(f"{path} cannot be read as a backup of a consent store: {error}") from None
-        return _copy_file(copied, database) if isinstance(database, Sqlite) else _copy_in(copied, database)
+        except (sqlite3.Error, StoreUnavailable) as error:
+            raise BackupError(f"{path} is no backup of a consent store: {error}") from None
+        with closing(copied):
+            try:
+                with copied.writing() as connection:
+                    _check_whole(connection)
+            except StoreUnavailable as error:
+                raise BackupError(f"{path} is damaged: {error}") from None
+            return _copy_file(copied, database) if isinstance(database, Sqlite) else _copy_in(copied, database)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -139,12 +142,13 @@ def _copy_in(copied: Sqlite, database: Database) -> int:
 
 def _copy_out(database: Database, path: str) -> None:
     os.unlink(path)
-    copy = Sqlite(URL.create("sqlite", database=path), create=True, timeout=database.timeout)
-    with database.writing() as source, _unhurried(source), copy.writing() as target:
-        source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-        for table in (records, directives):
-            _copy_rows(source, target, table)
-        target.execute(update(store).values(epoch=_epoch(source)))
+    with closing(Sqlite(URL.create("sqlite", database=path), create=True, timeout=database.timeout)) as copy:
+        with database.writing() as source, copy.writing() as target:
+            source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            with _unhurried(source):
+                for table in (records, directives):
+                    _copy_rows(source, target, table)
+                target.execute(update(store).values(epoch=_epoch(source)))
 
 
 def _copy_rows(source: Connection, target: Connection, table: Table) -> None:

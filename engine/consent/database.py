@@ -99,6 +99,14 @@ class Database:
         compiled = _statement().compile(dialect=self.engine.dialect)
         self._text, self._order = str(compiled), tuple(getattr(compiled, "positiontup", None) or ())
         try:
+            self._migrate(create)
+        except BaseException:
+            self.close()
+            raise
+        after_fork(self._forked)
+
+    def _migrate(self, create: bool) -> None:
+        try:
             with self.writing() as connection:
                 migrate(connection, create)
         except NoStore:
@@ -106,7 +114,6 @@ class Database:
         except NewerStore as error:
             found, known = error.args
             raise StoreUnavailable(f"the consent store at {self} was made by a later Habilis (version {found}; this one knows {known})") from None
-        after_fork(self._forked)
 
     def __str__(self) -> str:
         return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)

@@ -28,10 +28,12 @@ LONGEST = 200
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
+_DOUBLED = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))
+
+
 def luhn(digits: str) -> bool:
     """Every second digit from the right counts double, its own digits added; the sum ends in 0 (ISO/IEC 7812-1, annex B)."""
-    doubled = "0246813579"
-    return sum(int(doubled[int(digit)]) if place % 2 else int(digit) for place, digit in enumerate(reversed(digits))) % 10 == 0
+    return (sum(map(int, digits[-1::-2])) + sum(map(_DOUBLED.__getitem__, digits[-2::-2]))) % 10 == 0
 
 
 def mod97(digits: str) -> bool:

@@ -179,7 +179,14 @@ class ConsentStore:
         return other
 
     def close(self) -> None:
+        """Close every connection that nobody uses. The store opens them again if it is asked."""
         self._database.close()
+
+    def __enter__(self) -> ConsentStore:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     # --- reading ---
 

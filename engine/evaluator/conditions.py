@@ -88,11 +88,13 @@ _HELP = (
     (r"[<>]", "only `==` and `!=` compare; an `elapsed` fact knows about time"),
     (r"=", "write `==`"),
     (r",", "a comma ends the condition in Casbin's file"),
-    (r"\d", "only literals in single quotes are compared"),
+    (r"-?\d", "only literals in single quotes are compared"),
     (r"#", "Casbin keeps a comment at the end of a line as part of it; put it on a line of its own"),
     (r"[A-Za-z_][\w.]*\(", "functions are not part of the portable subset"),
     (r"r\.", "a fact is written `r.object.attribute`"),
+    (r"[A-Za-z_]\w*\.\w", "a fact starts with `r.`"),
     (r"[A-Za-z_]", "a fact is written `r.object.attribute`, a value in single quotes"),
+    (r"", "a condition has facts, literals in single quotes, `==`, `!=`, `&&`, `||`, `!` and parentheses"),
 )
 
 
@@ -104,7 +106,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
             raise _unreadable(text, at)
         word, end = match.group(), match.end()
         if match.lastgroup == "literal" and _REWRITTEN.search(word):
-            raise ConditionError(f"Casbin would take a part of {word} for a name", at, len(word), "no word of a literal starts with `r.` or `p.`")
+            raise ConditionError(f"Casbin would take a part of `{word}` for a name", at, len(word), "no word of a literal starts with `r.` or `p.`")
         if word in ("&&", "||") and (text[at - 1 : at].strip() or text[end : end + 1].strip()):
             raise ConditionError(f"`{word}` stands between spaces", at, 2, "Casbin would join it to the words beside it")
         if match.lastgroup != "space":
@@ -114,7 +116,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _unreadable(text: str, at: int) -> ConditionError:
-    help = next((help for pattern, help in _HELP if re.match(pattern, text[at:])), "")
+    help = next(help for pattern, help in _HELP if re.match(pattern, text[at:]))
     word = re.match(r"'[^']*'?|[\w.]+|\S", text[at:])
     shown = word.group() if word else text[at]
     return ConditionError(f"`{shown}` is not part of a condition", at, len(shown), help)
@@ -208,7 +210,8 @@ def parse_condition(text: str) -> Condition:
     tree = parser.condition()
     kind, word, at = parser.tokens[parser.place]
     if kind != "end":
-        help = "this parenthesis was never opened" if word == ")" else "join conditions by `&&` or `||`"
+        known = {")": "this parenthesis was never opened", "==": "only a fact is compared", "!=": "only a fact is compared"}
+        help = known.get(word, "join conditions by `&&` or `||`")
         raise ConditionError(f"`{word}` is not expected here", at, len(word), help)
     return tree
 
