@@ -1,7 +1,7 @@
 """Inputs that look like a day of the French record, from a seeded generator: professionals, patients' directives, documents, requests.
 
-The proportions are guesses, chosen so that every rule of the slice (professional, read) decides some requests and ordinary reading decides most. Every request is
-kept as the JSON a store would send, and decoded anew for every block: an object that was decided before carries hashes that a new one does not.
+The proportions are guesses, chosen so that every rule of the slice (professional, read) decides some requests and ordinary reading decides most. Every request
+is kept as the JSON a store would send, and decoded anew for every block: an object that was decided before carries hashes that a new one does not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -24,6 +24,8 @@ from engine.request import Action, Entity, Request
 SUBJECT, ACTION = "professional", "read"
 AT = 1_795_251_600.0  # 2026-11-21T10:00:00+01:00: the clock is an input
 SEED = 20_261_121
+
+Person: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def make_world(pdp: Pdp, requests: int, seed: int = SEED) -> World:
     return World(texts, owners, directives)
 
 
-def _professional(rng: Random, number: int, pdp: Pdp) -> dict[str, Any]:
+def _professional(rng: Random, number: int, pdp: Pdp) -> Person:
     common = ("G15_10", "G15_60", "G15_21", "G15_40", "G16_10")
     profession = rng.choice(common) if rng.random() < 0.8 else rng.choice(list(pdp.pack.vocabulary.facts["matrix.read"].form.column_of))  # type: ignore[union-attr]
     made = {
@@ -87,7 +89,7 @@ def _professional(rng: Random, number: int, pdp: Pdp) -> dict[str, Any]:
     return {"id": f"8{number:010d}", **made, **({"role": role} if role else {})}
 
 
-def _directives(rng: Random, around: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _directives(rng: Random, around: list[Person]) -> list[dict[str, Any]]:
     """A record of about a dozen statements."""
     made: list[dict[str, Any]] = []
     if rng.random() < 0.98:
@@ -114,7 +116,7 @@ def _directives(rng: Random, around: list[dict[str, Any]]) -> list[dict[str, Any
     return made
 
 
-def _request(rng: Random, patient: int, who: dict[str, Any], around: list[dict[str, Any]], types: list[str], people: list[dict[str, Any]], pdp: Pdp) -> dict[str, Any]:
+def _request(rng: Random, patient: int, who: Person, around: list[Person], types: list[str], people: list[Person], pdp: Pdp) -> dict[str, Any]:
     author = who if rng.random() < 0.05 else rng.choice(around if rng.random() < 0.5 else people)
     document = {
         "patient": f"2{patient:014d}",

@@ -1,8 +1,8 @@
 """Blocks and medians: how everything here is timed, and the shape of what a question answers.
 
-Contenders take turns, block by block, so that a noisy minute of the machine falls on all alike. A block is a plain loop over inputs made beforehand, the garbage
-collector off; the same loop calling nothing is measured beside it, and is *not* taken off. The figure is the median of the blocks, in processor time of the
-whole process (all threads): what else the machine does is not counted, and how much of a processor there was is shown.
+Contenders take turns, block by block, so that a noisy minute of the machine falls on all alike. A block is a plain loop over inputs made beforehand, the
+garbage collector off; the same loop calling nothing is measured beside it, and is *not* taken off. The figure is the median of the blocks, in processor time
+of the whole process (all threads): what else the machine does is not counted, and how much of a processor there was is shown.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from statistics import median, quantiles
 from time import perf_counter_ns, process_time_ns
 from typing import Any
@@ -20,24 +21,25 @@ Inputs = Callable[[int], Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something timed: `call` on every input of a block. `star`: an input is a pair of arguments."""
+    """Something timed: `call` on every input of a block. `star`: an input is a pair of arguments. `each`: how many decisions one call makes."""
 
     name: str
     call: Callable[..., Any]
     inputs: Inputs
     star: bool = False
+    each: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Microseconds of processor time a call, the loop included: the median of the blocks, its quartiles, the loop alone. `share`: of the time on the wall."""
+    """Microseconds of processor time a decision, the loop included: median of the blocks, quartiles, the loop alone. `share`: of the time on the wall."""
 
     name: str
     micros: float
     low: float
     high: float
     loop: float
-    calls: int
+    decisions: int
     blocks: int
     share: float
 
@@ -45,17 +47,19 @@ class Timing:
 def time_in_turns(contenders: Sequence[Contender], blocks: int) -> dict[str, Timing]:
     """Time every contender on every block, in turns."""
     taken: dict[str, list[tuple[int, int, int, int]]] = {one.name: [] for one in contenders}
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     for block in range(-1, blocks):  # block -1 warms up
         for one in contenders:
             inputs = one.inputs(max(block, 0))
-            gc.collect()
-            gc.disable()
             loop = _run(one.star, None, inputs)[0]
             processor, wall = _run(one.star, one.call, inputs)
-            gc.enable()
             if block >= 0:
-                taken[one.name].append((processor, wall, loop, len(inputs)))
+                taken[one.name].append((processor, wall, loop, len(inputs) * one.each))
             del inputs
+    gc.enable()
+    gc.unfreeze()
     return {name: _timing(name, several) for name, several in taken.items()}
 
 
@@ -77,9 +81,9 @@ def _run(star: bool, call: Callable[..., Any] | None, inputs: Sequence[Any]) -> 
 
 
 def _timing(name: str, several: Sequence[tuple[int, int, int, int]]) -> Timing:
-    each = [processor / calls / 1000 for processor, _, _, calls in several]
+    each = [processor / number / 1000 for processor, _, _, number in several]
     low, _, high = quantiles(each, n=4) if len(each) > 1 else each * 3
-    loop = median(loop / calls / 1000 for _, _, loop, calls in several)
+    loop = median(loop / number / 1000 for _, _, loop, number in several)
     share = sum(processor for processor, *_ in several) / sum(wall for _, wall, *_ in several)
     return Timing(name, median(each), low, high, loop, several[0][3], len(several), share)
 
@@ -102,16 +106,18 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What must be reached: `measured` at most (or, `at_least`, at least) `limit`."""
+    """What must be reached: `measured` at most (or, `at_least`, at least) `limit`. Not met when there was nothing to measure."""
 
     what: str
-    measured: float
+    measured: float | None
     limit: float
     unit: str
     at_least: bool = False
 
     @property
     def is_met(self) -> bool:
+        if self.measured is None:
+            return False
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
@@ -125,8 +131,19 @@ class Table:
 
 
 @dataclass(slots=True)
+class Plot:
+    """What is drawn of an answer: bars by name (`x` unused), or curves of points. Axes are logarithmic."""
+
+    title: str
+    x: str
+    y: str
+    bars: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Answer:
-    """What a question came to. `series` holds the points of its plot, by curve."""
+    """What a question came to."""
 
     name: str
     question: str
@@ -135,21 +152,30 @@ class Answer:
     tables: list[Table] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    plots: list[Plot] = field(default_factory=list)
+
+
+def ask(name: str, quick: bool) -> Answer:
+    """Ask one question: run the module of that name. Here, and not in `__main__`, so that another process can be told to."""
+    answer = import_module(f"benchmarks.{name}").run(quick)
+    assert isinstance(answer, Answer)
+    return answer
 
 
 def timing_table(title: str, timings: Iterable[Timing]) -> Table:
     """One row for each contender."""
-    columns = ("what", "µs a decision", "quartiles", "loop alone", "a second", "inputs a block", "blocks", "share of a processor")
+    columns = ("what", "µs a decision", "quartiles", "loop alone", "a second", "decisions a block", "blocks", "processor")
     rows = [
-        (one.name, one.micros, f"{digits(one.low)} to {digits(one.high)}", one.loop, 1e6 / one.micros, one.calls, one.blocks, f"{one.share:.0%}")
-        for one in timings
-    ]
+        (t.name, t.micros, f"{digits(t.low)} to {digits(t.high)}", t.loop, 1e6 / t.micros, t.decisions, t.blocks, f"{t.share:.0%}")
+        for t in timings
+    ]  # fmt: skip
     return Table(title, columns, rows)
 
 
-def digits(value: float) -> str:
-    """Three figures that count."""
+def digits(value: Any) -> str:
+    """A cell as text: of a fraction, the three figures that count."""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

@@ -24,7 +24,7 @@ def french() -> dict[str, bytes]:
 
 
 def near_copies(files: Files, rules: int) -> dict[str, bytes]:
-    """`rules` more rules that look like French ones, before those they copy: each a French condition with another access mode, for one category of documents."""
+    """`rules` more rules that look like French ones, before those they copy: each a French condition with another mode, for one category of documents."""
     texts = [text for id, text in _reading_rules(files) if id not in ("R20-mode", "R20-role")]
     lines = []
     for n in range(rules):

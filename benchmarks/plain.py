@@ -24,8 +24,8 @@ DIRECT, INDIRECT_STRONG = range(2)
 
 
 def facts_class(tables: Tables) -> Any:
-    """A named tuple with an attribute for each fact of the slice, in the order of the tables: booleans as such, words as their place among the fact's values."""
-    return namedtuple("Facts", [name.replace(".", "_") for name in tables.fields])  # noqa: PYI024
+    """A named tuple with an attribute for each fact of the slice, in the order of the tables: booleans as such, words as their place among the values."""
+    return namedtuple("Facts", [name.replace(".", "_") for name in tables.fields])
 
 
 def rule_of(f: Any) -> str:
@@ -68,7 +68,7 @@ def rule_of(f: Any) -> str:
         if not (f.subject_health_professional and f.matrix_read):
             return "R20"
         return "R14" if f.context_justified else "R13"
-    if role == OCCUPATIONAL or role == FIRE_SERVICE:
+    if role in (OCCUPATIONAL, FIRE_SERVICE):
         return "R15" if f.consent_authorised_in_person and f.matrix_read else "R15-otherwise"
     if not f.matrix_read:
         return "R20"
@@ -173,7 +173,7 @@ def decide(request: Request, patient: Patient, lists: Lists) -> str:
         if not readable or profession not in lists.health_professionals:
             return "R20"
         return "R14" if context.get("justification", "").strip() else "R13"
-    if role == "occupational" or role == "fire_service":
+    if role in ("occupational", "fire_service"):
         return "R15" if readable and who in patient.in_person else "R15-otherwise"
     if not readable:
         return "R20"

@@ -227,7 +227,7 @@ def _shape_mistakes(name: str, files: Mapping[str, bytes], data: Any, error: Val
             key = key if one["type"] == "missing" else "form"
             yield _at_key(name, files, path, "key-missing", f"the key `{key}` is missing", f"add it to `{words.removesuffix('.' + key)}`")
         elif one["type"] == "extra_forbidden":
-            yield _at_key(name, files, path, "key-unknown", f"`{key}` is not a key here", suggest(key, _known_keys()))
+            yield _at_key(name, files, path, "key-unknown", f"`{key}` is not a key here", suggest(key, _known_keys() - {key}))
         elif one["type"] == "union_tag_invalid":
             tags = re.findall(r"'(\w+)'", one["ctx"]["expected_tags"])
             help = suggest(one["ctx"]["tag"], tags) or "they are " + ", ".join(tags)
@@ -312,7 +312,8 @@ def _check_admission(spec: PackSpec, vocabulary: Vocabulary, report: Report) -> 
                 report((*where, "codes"), "action-unknown", f"unknown action `{action}`", suggest(action, vocabulary.actions))
     for where, text, shape in named:
         if not shape.fullmatch(text):
-            report(where, "place-unknown", f"`{text}` is not a place in a message", "write it like ZFA for a segment, PID-3 for a field, PID-3.4 for a component")
+            help = "write a segment like ZFA, a field like PID-3, a component like PID-3.4"
+            report(where, "place-unknown", f"`{text}` is not a place in a message", help)
     for action in one.action:
         if action not in vocabulary.actions:
             report(("admission", "action", action), "action-unknown", f"unknown action `{action}`", suggest(action, vocabulary.actions))
@@ -321,7 +322,7 @@ def _check_admission(spec: PackSpec, vocabulary: Vocabulary, report: Report) -> 
             help = suggest(name, spec.identifier) or "declare it under [identifier]"
             report(("admission", key, "identifier"), "identifier-unknown", f"there is no format of identifier `{name}`", help)
     if one.subject.get("type") not in vocabulary.subjects or "id" not in one.subject:
-        message, help = "who asks has a `type` of subject and an `id`", "such as { type = \"" + vocabulary.subjects[-1] + "\", id = \"@structure\" }"
+        message, help = "who asks has a `type` of subject and an `id`", "the sender's identifier is \"@structure\""
         report(("admission", "subject"), "admission-subject", message, help)
 
 

@@ -291,7 +291,7 @@ def request_from(subject: str, action: str, inputs: Mapping[Steps, Any]) -> Requ
 
 
 def requests(pack: Pack, *usual: Mapping[str, Any]) -> st.SearchStrategy[Request]:
-    """Requests. Without anything usual, every input is drawn: a word that some fact knows, a list, junk, nothing. Otherwise only a few are, laid over one of some
+    """Requests. Without anything usual, every input is drawn: a word that some fact knows, a list, junk, nothing. Otherwise a few are, laid over one of some
     everyday requests, given by path: a request drawn at random never gets past the first lines of a policy.
     """
     stories = [{tuple(text.split(".")): value for text, value in story.items()} for story in usual]
@@ -326,7 +326,8 @@ def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrat
     interval = st.fixed_dictionaries({}, optional={"from": moments, "until": moments}).filter(lambda bounds: bounds and _ends_after_it_starts(bounds))
     targets: list[st.SearchStrategy[Any]] = []
     for shape in kind.targets:
-        aimed = st.sampled_from(sorted(aims(pack).get(shape) or PEOPLE))
+        words = sorted(aims(pack).get(shape) or PEOPLE)
+        aimed = st.sampled_from([words[0], *words])  # the first is whom everyday requests speak of
         several = st.lists(aimed, min_size=1, max_size=3, unique=True)
         named = st.one_of(interval, interval, aimed) if shape in ("deposited", "made") else st.one_of(aimed, several)
         targets.append(st.just(MISSING) if shape == "everybody" else st.fixed_dictionaries({shape: named}))
@@ -345,6 +346,16 @@ def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrat
         return {key: value for key, value in made.items() if value is not MISSING}
 
     return stated()
+
+
+def one_of_each(pack: Pack, kinds: Iterable[str]) -> list[dict[str, Any]]:
+    """A directive of each of these kinds for each form of its target, aimed at the first word of each."""
+    made = []
+    for kind in (pack.vocabulary.kinds[name] for name in kinds):
+        for shape in kind.targets:
+            target = {"everybody": True} if shape == "everybody" else {shape: {"from": INSTANTS[-1]} if shape in ("deposited", "made") else min(aims(pack).get(shape) or PEOPLE)}
+            made.append({"kind": kind.name, "target": target, **({kind.group: PEOPLE[0]} if kind.group else {})})
+    return made
 
 
 def _properties(pack: Pack, key: str, required: bool) -> list[Any]:

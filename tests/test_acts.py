@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,15 @@ from engine.calendar import FOREVER, parse_instant
 from engine.consent.acts import Access, Done, access_list, directives_of, patient_of, perform, perform_all, preview
 from engine.consent.directives import parse_directives
 from engine.consent.fold import Record
+from engine.consent.store import Conflict as RealConflict
+from engine.consent.store import ConsentStore
 from engine.errors import RequestError
-from engine.pdp import load_pdp
+from engine.pack import load_pack
+from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity, Request
 
-PDP = load_pdp(Path(__file__).parent.parent / "policies")
+FOLDER = Path(__file__).parent.parent / "policies"
+PDP = load_pdp(FOLDER)
 ACTS = PDP.pack.vocabulary.acts
 NOW = parse_instant("2026-11-21T10:00:00+01:00") or 0.0
 START = "2026-11-21T09:00:00+00:00"
@@ -346,7 +351,7 @@ def test_the_basis_of_an_act_is_recorded():
 
 
 def test_the_setting_ends_a_grant_that_names_no_end():
-    pdp = load_pdp(Path(__file__).parent.parent / "policies", {"authorisation_days": 30})
+    pdp = Pdp(load_pack(FOLDER, {"authorisation_days": 30}), {}, {})  # nothing is decided: no slice is needed
     (made,) = directives_of(pdp, ask(HOLDER, "grant_access", target=DOCTOR_), pdp.fold([OPEN], NOW), NOW)
     assert made["until"] == "2026-12-21T09:00:00+00:00"
     (made,) = directives_of(pdp, ask(HOLDER, "grant_access", target=DOCTOR_, until="2026-11-30"), pdp.fold([OPEN], NOW), NOW)
@@ -582,6 +587,26 @@ def test_never_both_blocked_and_treating_whoever_writes_when():
         assert len(store.kept[PATIENT]) == 3
 
 
+def test_the_consent_store_is_such_a_store(tmp_path: Path):
+    store = ConsentStore(f"sqlite:///{tmp_path}/consent.db", PDP.pack.vocabulary, create=True)
+    try:
+        assert perform(PDP, store, ask(HOLDER, "open", birth_date="1979-03-28"), NOW, RealConflict).answer.rule == "A10"
+        append = store.append
+
+        def slow(*args: Any, **more: Any) -> Any:
+            store.append = append  # type: ignore[method-assign]
+            perform(PDP, store, DECLARE, NOW, RealConflict)
+            return append(*args, **more)
+
+        store.append = slow  # type: ignore[method-assign]
+        assert perform(PDP, store, BLOCK, NOW, RealConflict).answer.rule == "A02-block"
+        done = perform(PDP, store, ask(HOLDER, "grant_access", target=at("professional", OTHER)), NOW - 60, RealConflict)
+        assert done.answer.permitted and done.answer.at >= NOW, "its clock does not step back with the caller's"
+        assert rule(reads(professional(OTHER)), [one.directive for one in store.history(PATIENT)], done.answer.at) == "R18"
+    finally:
+        store.close()
+
+
 def test_a_store_that_always_changed_is_given_up():
     store = Memory(OPEN)
 
@@ -687,3 +712,16 @@ def test_whoever_is_excluded_or_withdrawn_leaves_the_access_list():
     assert [(one.form, one.who) for one in access_list(store.read(PATIENT, NOW)[0], KINDS)] == [("team", HOSPITAL)]
     perform(PDP, store, ask(HOLDER, "withdraw_care_team_consent", target=at("team", HOSPITAL)), NOW, Conflict)
     assert access_list(store.read(PATIENT, NOW)[0], KINDS) == []
+
+
+def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "policies").symlink_to(FOLDER)
+    monkeypatch.chdir(tmp_path)
+    ConsentStore("sqlite:///consent.db", PDP.pack.vocabulary, create=True).close()
+    blocks = re.findall(r"```python\n(.*?)```", (FOLDER.parent / "docs/consent.md").read_text(), re.S)
+    names: dict[str, Any] = {"now": NOW, "data": b"identifier,profession\n10000000017,G15_10\n", "messages": []}
+    for block in blocks:
+        exec(block, names)
+    names["store"].close()
+    assert len(blocks) == 3 and names["done"].answer.rule == "R01" and (names["found"], names["taken"], names["dead"]) == ([], [], [])
+    assert names["block"].action.properties["target"]["profession"] == "G15_10"

@@ -420,6 +420,13 @@ def test_rules_decide_as_many_situations_as_brute_force_says(subject: str, actio
     assert deciding(pdp, subject, action) == brute_deciding(pdp, subject, action)
 
 
+def test_counts_add_up_to_the_possible_situations() -> None:
+    """Of 144 situations of a reader who reads, those of a friend who is banned cannot be; a robot has no card, and its name does not matter."""
+    pdp = compiled(LIBRARY)
+    assert sum(deciding(pdp, "reader", "read").values()) == 144 * 3 // 4 == sum(is_possible(pdp.pack, "reader", "read", one) for one in situations(pdp.pack))
+    assert deciding(pdp, "robot", "read") == {"banned": 1, "robots": 1}
+
+
 @settings(max_examples=20)
 @given(packs(most=4))
 def test_rules_of_a_random_pack_decide_as_many_situations_as_brute_force_says(files: dict[str, bytes]) -> None:

@@ -26,9 +26,9 @@ PATIENTS = [f"patient-{number}" for number in range(8)]
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(place: Path) -> str:
     """A store with a few patients whose records differ."""
-    url = f"sqlite:///{tmp_path}/consent.db"
+    url = f"sqlite:///{place}/consent.db"
     with ConsentStore(url, VOCABULARY, create=True) as store:
         for number, patient in enumerate(PATIENTS):
             store.append(patient, OPEN, NOW)
@@ -83,13 +83,13 @@ def test_a_change_is_seen_though_redis_has_the_revision_before(url: str, redis_s
     assert record.latest("block") is None
 
 
-def test_an_entry_of_an_earlier_epoch_is_not_found(url: str, redis_server: Redis, tmp_path: Path) -> None:
+def test_an_entry_of_an_earlier_epoch_is_not_found(url: str, redis_server: Redis, place: Path) -> None:
     cache = RedisCache(redis_server.url())
     with ConsentStore(url, VOCABULARY) as store:
-        store.backup(str(tmp_path / "backup.db"))
+        store.backup(str(place / "backup.db"))
         store.append("patient-0", BLOCK, NOW)
         records(url, cache)
-        store.restore(str(tmp_path / "backup.db"))
+        store.restore(str(place / "backup.db"))
         store.append("patient-0", UNBLOCK, NOW)
     with ConsentStore(url, VOCABULARY, cache) as store:
         record, token = store.read("patient-0", NOW)
@@ -234,9 +234,9 @@ def test_a_failover_to_a_replica_that_lagged_changes_no_record(url: str, patient
         replica.stop()
 
 
-def test_a_redis_that_was_never_there_is_a_miss(url: str, tmp_path: Path) -> None:
+def test_a_redis_that_was_never_there_is_a_miss(url: str, place: Path) -> None:
     expected = records(url, None)
-    for nowhere in (f"unix://{tmp_path}/nothing", "redis://127.0.0.1:1"):
+    for nowhere in (f"unix://{place}/nothing", "redis://127.0.0.1:1"):
         assert records(url, RedisCache(nowhere)) == expected
 
 

@@ -234,8 +234,8 @@ def test_a_country_s_directory_loads_in_seconds():
 
     rows = [f"{rpps(1_000_000_000 + n)};{n:09} 8{n};G15_10;SM54;{HOSPITAL} {CLINIC}" for n in range(150_000)]
     data = "\n".join(["identifier;others;profession;specialty;organisations", *rows]).encode()
-    start = time.perf_counter()
+    start = time.process_time()
     directory, found = read(data)
-    assert time.perf_counter() - start < 15  # 2 seconds on a machine with nothing else to do
+    assert time.process_time() - start < 15  # it takes 2
     assert (len(directory.people), len(directory.mains), found) == (150_000, 450_000, [])
     assert directory.main("000149999") == rpps(1_000_149_999)

@@ -173,7 +173,7 @@ def test_a_mutant_is_called_equivalent_when_no_possible_situation_tells_it_and_o
             assert_tells(pdp.pack, one)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(packs(most=3))
 def test_a_mutant_of_a_random_pack_is_called_equivalent_when_no_situation_tells_it_and_only_then(files: dict[str, bytes]) -> None:
     pdp = Pdp(parse_pack(files))

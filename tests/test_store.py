@@ -234,8 +234,8 @@ def test_a_read_is_one_statement_that_brings_only_what_is_new(opened: Opener, st
     assert statements == [5, 0, 0, 2, 0, 7, 0]
 
 
-def test_the_statement_looks_nothing_up_but_by_key(tmp_path: Path) -> None:
-    database = open_database(f"sqlite:///{tmp_path}/consent.db", create=True, timeout=1)
+def test_the_statement_looks_nothing_up_but_by_key(place: Path) -> None:
+    database = open_database(f"sqlite:///{place}/consent.db", create=True, timeout=1)
     assert isinstance(database, Sqlite)
     with database.open() as connection:
         plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + database._text, ("a", 1, 2, 3))]
@@ -551,7 +551,7 @@ def test_a_store_that_is_not_there_is_not_made_unless_asked_for(opened: Opener, 
         ("mysql://root@localhost/consent", "a consent store lives in SQLite or PostgreSQL, not in `mysql`"),
         ("sqlite://", "the consent store needs a file (sqlite:///FILE): what is only in memory is in one process only"),
         ("sqlite:///:memory:", "the consent store needs a file (sqlite:///FILE): what is only in memory is in one process only"),
-        ("sqlite:////nowhere/at/all/consent.db", "the consent store cannot be reached (OperationalError SQLITE_CANTOPEN)"),
+        ("sqlite:////nowhere/at/all/consent.db", "the consent store cannot be reached (FileNotFoundError)"),
     ],
 )
 def test_an_address_that_leads_nowhere_says_so(url: str, message: str) -> None:
@@ -563,15 +563,15 @@ def test_an_address_that_leads_nowhere_says_so(url: str, message: str) -> None:
 # --- backup and restore ----------------------------------------------------------------------------------------------
 
 
-def test_a_restore_brings_back_what_was_and_raises_the_epoch(opened: Opener, tmp_path: Path) -> None:
+def test_a_restore_brings_back_what_was_and_raises_the_epoch(opened: Opener, place: Path) -> None:
     ours, theirs = opened(), opened()
     kept = ours.append(PATIENT, OPEN, NOW)
     theirs.read(PATIENT, NOW)
-    ours.backup(str(tmp_path / "backup.db"))
+    ours.backup(str(place / "backup.db"))
     lost = ours.append(PATIENT, BLOCK, NOW)
     ours.append("other", BLOCK, NOW)
     theirs.read(PATIENT, NOW)
-    epoch = ours.restore(str(tmp_path / "backup.db"))
+    epoch = ours.restore(str(place / "backup.db"))
     assert epoch > kept.epoch
     for one in (ours, theirs, opened()):
         record, token = one.read(PATIENT, NOW)
@@ -585,11 +585,11 @@ def test_a_restore_brings_back_what_was_and_raises_the_epoch(opened: Opener, tmp
     assert theirs.append(PATIENT, BLOCK, NOW, expect=Token(epoch, 2)) == Token(epoch, 3)
 
 
-def test_an_audit_tells_what_was_lost_in_a_restore_from_what_took_its_place(consent: ConsentStore, tmp_path: Path) -> None:
+def test_an_audit_tells_what_was_lost_in_a_restore_from_what_took_its_place(consent: ConsentStore, place: Path) -> None:
     kept = consent.append(PATIENT, OPEN, NOW)
-    consent.backup(str(tmp_path / "backup.db"))
+    consent.backup(str(place / "backup.db"))
     lost = consent.append(PATIENT, [block("1")], NOW)
-    consent.restore(str(tmp_path / "backup.db"))
+    consent.restore(str(place / "backup.db"))
     new = consent.append(PATIENT, [block("2")], NOW)
     assert lost.revision == new.revision == 3
     assert said(consent.as_of(PATIENT, NOW, token=kept)) == {("opened", None), ("authorisation", PHYSICIAN)}
@@ -599,25 +599,25 @@ def test_an_audit_tells_what_was_lost_in_a_restore_from_what_took_its_place(cons
     assert [one.epoch for one in consent.history(PATIENT)] == [kept.epoch, kept.epoch, new.epoch]
 
 
-def test_two_restores_of_one_backup_are_two_epochs(opened: Opener, tmp_path: Path) -> None:
+def test_two_restores_of_one_backup_are_two_epochs(opened: Opener, place: Path) -> None:
     consent = opened()
     consent.append(PATIENT, OPEN, NOW)
-    consent.backup(str(tmp_path / "backup.db"))
-    epochs = [consent.restore(str(tmp_path / "backup.db")) for _ in range(3)]
+    consent.backup(str(place / "backup.db"))
+    epochs = [consent.restore(str(place / "backup.db")) for _ in range(3)]
     assert epochs == sorted(set(epochs))
 
 
-def test_a_backup_moves_a_store_from_one_kind_of_database_to_the_other(opened: Opener, postgres: Postgres, tmp_path: Path, address: str) -> None:
+def test_a_backup_moves_a_store_from_one_kind_of_database_to_the_other(opened: Opener, postgres: Postgres, place: Path, address: str) -> None:
     consent = opened()
     for number in range(2500):
         patient = f"patient-{number % 700}"
         if number < 700 or number % 50 == 0:
             consent.append(patient, [block(str(number)), authorise(str(number), until="2030-01-01")], NOW + number)
-    consent.backup(str(tmp_path / "backup.db"))
-    other = opened(url=f"sqlite:///{tmp_path}/other.db" if address.startswith("postgresql") else postgres.new_place())
+    consent.backup(str(place / "backup.db"))
+    other = opened(url=f"sqlite:///{place}/other.db" if address.startswith("postgresql") else postgres.new_place())
     other.append("patient-0", OPEN, NOW)
     other.append("gone", OPEN, NOW)
-    other.restore(str(tmp_path / "backup.db"))
+    other.restore(str(place / "backup.db"))
     for number in range(700):
         assert other.history(f"patient-{number}") == consent.history(f"patient-{number}")
     assert other.read("gone", NOW)[1].revision == 0
@@ -626,15 +626,17 @@ def test_a_backup_moves_a_store_from_one_kind_of_database_to_the_other(opened: O
         execute(str(other._database), "DELETE FROM directives")
 
 
-def test_a_backup_replaces_nothing(consent: ConsentStore, tmp_path: Path, address: str) -> None:
-    (tmp_path / "backup.db").write_text("dear")
+def test_a_backup_replaces_nothing(consent: ConsentStore, place: Path, address: str) -> None:
+    (place / "backup.db").write_text("dear")
     with pytest.raises(BackupError, match=r"there is a file at .*backup.db: a backup is written to a new one"):
-        consent.backup(str(tmp_path / "backup.db"))
-    assert (tmp_path / "backup.db").read_text() == "dear"
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".habilis")]
+        consent.backup(str(place / "backup.db"))
+    assert (place / "backup.db").read_text() == "dear"
+    assert not [path for path in place.iterdir() if path.name.startswith(".habilis")]
+    with pytest.raises(BackupError, match="there is no folder"):
+        consent.backup(str(place / "nowhere" / "backup.db"))
 
 
-def test_a_backup_is_one_file_of_one_instant_while_others_write(opened: Opener, tmp_path: Path) -> None:
+def test_a_backup_is_one_file_of_one_instant_while_others_write(opened: Opener, place: Path) -> None:
     ours, theirs = opened(timeout=20.0), opened(timeout=20.0)
     done = threading.Event()
 
@@ -649,13 +651,13 @@ def test_a_backup_is_one_file_of_one_instant_while_others_write(opened: Opener, 
     writer.start()
     try:
         for number in range(5):
-            ours.backup(str(tmp_path / f"{number}.db"))
+            ours.backup(str(place / f"{number}.db"))
     finally:
         done.set()
         writer.join()
     for number in range(5):
-        assert {path.name for path in tmp_path.glob(f"{number}.db*")} == {f"{number}.db"}
-        ours.restore(str(tmp_path / f"{number}.db"))
+        assert {path.name for path in place.glob(f"{number}.db*")} == {f"{number}.db"}
+        ours.restore(str(place / f"{number}.db"))
         first, second = (ours.read(patient, NOW)[1].revision for patient in ("first", "second"))
         assert first - second in (0, 2)
         assert first % 2 == second % 2 == 0
@@ -707,15 +709,15 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("how", DAMAGED)
-def test_a_backup_that_is_not_whole_changes_nothing(consent: ConsentStore, tmp_path: Path, how: str) -> None:
+def test_a_backup_that_is_not_whole_changes_nothing(consent: ConsentStore, place: Path, how: str) -> None:
     consent.append(PATIENT, [*OPEN, *BLOCK], NOW)
     for number in range(40):
         consent.append(f"patient-{number}", BLOCK, NOW)
-    consent.backup(str(tmp_path / "backup.db"))
+    consent.backup(str(place / "backup.db"))
     token = consent.append(PATIENT, UNBLOCK, NOW)
-    DAMAGED[how](tmp_path / "backup.db")
+    DAMAGED[how](place / "backup.db")
     with pytest.raises(BackupError):
-        consent.restore(str(tmp_path / "backup.db"))
+        consent.restore(str(place / "backup.db"))
     assert consent.read(PATIENT, NOW, at_least=token)[1] == token
 
 
@@ -730,16 +732,16 @@ def test_an_epoch_raised_by_hand_makes_every_token_fail_closed(opened: Opener) -
     assert (again, said(record)) == (Token(epoch, 1), {("block", PHYSICIAN)})
 
 
-def test_a_backup_copied_over_the_store_by_hand_is_noticed_by_who_knew_more(tmp_path: Path) -> None:
-    path = tmp_path / "consent.db"
+def test_a_backup_copied_over_the_store_by_hand_is_noticed_by_who_knew_more(place: Path) -> None:
+    path = place / "consent.db"
     ours = ConsentStore(f"sqlite:///{path}", VOCABULARY, create=True)
     ours.append(PATIENT, OPEN, NOW)
     ours.append("other", OPEN, NOW)
-    ours.backup(str(tmp_path / "backup.db"))
+    ours.backup(str(place / "backup.db"))
     lost = ours.append(PATIENT, BLOCK, NOW)
     ours.read(PATIENT, NOW)
     ours.read("other", NOW)
-    os.replace(tmp_path / "backup.db", path)
+    os.replace(place / "backup.db", path)
     for suffix in ("-wal", "-shm"):
         os.unlink(f"{path}{suffix}")
     for _ in range(2):
@@ -768,8 +770,8 @@ def assert_silent(consent: ConsentStore, message: str) -> None:
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def test_a_file_that_is_moved_away_is_no_store_and_comes_back_by_itself(tmp_path: Path) -> None:
-    path = tmp_path / "consent.db"
+def test_a_file_that_is_moved_away_is_no_store_and_comes_back_by_itself(place: Path) -> None:
+    path = place / "consent.db"
     with ConsentStore(f"sqlite:///{path}", VOCABULARY, create=True) as consent:
         token = consent.append(PATIENT, OPEN, NOW)
         consent.read(PATIENT, NOW)
@@ -784,14 +786,14 @@ def test_a_file_that_is_moved_away_is_no_store_and_comes_back_by_itself(tmp_path
         assert consent.append(PATIENT, BLOCK, NOW).revision == 3
 
 
-def test_a_file_that_is_replaced_is_read_at_once(tmp_path: Path) -> None:
+def test_a_file_that_is_replaced_is_read_at_once(place: Path) -> None:
     """What a reader holds open is the old file; a block acknowledged in the new one must not be missed."""
-    path = tmp_path / "consent.db"
+    path = place / "consent.db"
     with ConsentStore(f"sqlite:///{path}", VOCABULARY, create=True) as ours:
         ours.append(PATIENT, OPEN, NOW)
         ours.read(PATIENT, NOW)
-        ours.backup(str(tmp_path / "copy.db"))
-        os.replace(tmp_path / "copy.db", path)
+        ours.backup(str(place / "copy.db"))
+        os.replace(place / "copy.db", path)
         with ConsentStore(f"sqlite:///{path}", VOCABULARY) as theirs:
             theirs.append(PATIENT, BLOCK, NOW)
         assert ("block", PHYSICIAN) in said(ours.read(PATIENT, NOW)[0])
@@ -799,8 +801,8 @@ def test_a_file_that_is_replaced_is_read_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense" * 1000], ids=["emptied", "overwritten"])
-def test_a_file_that_is_spoilt_is_no_store(tmp_path: Path, body: bytes) -> None:
-    path = tmp_path / "consent.db"
+def test_a_file_that_is_spoilt_is_no_store(place: Path, body: bytes) -> None:
+    path = place / "consent.db"
     with ConsentStore(f"sqlite:///{path}", VOCABULARY, create=True) as consent:
         consent.append(PATIENT, OPEN, NOW)
     path.write_bytes(body)
@@ -808,8 +810,8 @@ def test_a_file_that_is_spoilt_is_no_store(tmp_path: Path, body: bytes) -> None:
         ConsentStore(f"sqlite:///{path}", VOCABULARY)
 
 
-def test_a_writer_that_does_not_let_go_stops_writes_but_no_decision(tmp_path: Path) -> None:
-    path = tmp_path / "consent.db"
+def test_a_writer_that_does_not_let_go_stops_writes_but_no_decision(place: Path) -> None:
+    path = place / "consent.db"
     with ConsentStore(f"sqlite:///{path}", VOCABULARY, create=True, timeout=0.2) as consent:
         consent.append(PATIENT, OPEN, NOW)
         other = sqlite3.connect(path, isolation_level=None)
@@ -948,9 +950,18 @@ def test_a_child_leaves_its_parents_connections_alone(consent: ConsentStore) -> 
     assert consent.append(PATIENT, UNBLOCK, NOW).revision == 4
 
 
-def test_a_store_needs_nothing_but_its_file(tmp_path: Path) -> None:
-    with ConsentStore(f"sqlite:///{tmp_path}/dossiers 100%#é.db", VOCABULARY, create=True) as consent:
+def test_nobody_else_on_the_machine_reads_a_store_or_its_backup(place: Path) -> None:
+    with ConsentStore(f"sqlite:///{place}/consent.db", VOCABULARY, create=True) as consent:
+        consent.append(PATIENT, OPEN, NOW)
+        consent.backup(str(place / "backup.db"))
+        assert {path.name: path.stat().st_mode & 0o077 for path in place.iterdir()} == dict.fromkeys(
+            ("consent.db", "consent.db-wal", "consent.db-shm", "backup.db"), 0
+        )
+
+
+def test_a_store_needs_nothing_but_its_file(place: Path) -> None:
+    with ConsentStore(f"sqlite:///{place}/dossiers 100%#é.db", VOCABULARY, create=True) as consent:
         token = consent.append(PATIENT, OPEN, NOW)
-    shutil.copy(tmp_path / "dossiers 100%#é.db", tmp_path / "moved.db")
-    with ConsentStore(f"sqlite:///{tmp_path}/moved.db", VOCABULARY) as moved:
+    shutil.copy(place / "dossiers 100%#é.db", place / "moved.db")
+    with ConsentStore(f"sqlite:///{place}/moved.db", VOCABULARY) as moved:
         assert moved.read(PATIENT, NOW)[1] == token

@@ -72,9 +72,7 @@ def read_message(data: bytes, pack: Pack, structures: Mapping[str, str] | None =
 
     `structures`: the identifiers of senders, by the name or the identifier that their messages give them, where that is not the one the pack asks for.
     """
-    spec = pack.admission
-    if spec is None:
-        raise RequestError("pack", "does not say what admission messages mean", "write `[admission]` in pack.toml")
+    spec = _admission(pack)
     lines = _lines(_text(data))
     segments = _parse(lines, spec)
     kind = f"{segments.text('MSH-9')}^{segments.text('MSH-9.2')}"
@@ -82,10 +80,16 @@ def read_message(data: bytes, pack: Pack, structures: Mapping[str, str] | None =
         raise RequestError("MSH-9", f"{shown(kind)} is not a message that is taken", "they are " + ", ".join(spec.messages))
     control, zone = segments.needed("MSH-10"), pack.vocabulary.time_zone
     sent = _instant(segments.needed("MSH-7"), zone, "MSH-7")
-    structure, patient = _structure(segments, pack, spec, structures or {}), _patient(segments, pack, spec)
+    patient, structure = _patient(segments, pack, spec), _structure(segments, pack, spec, structures or {})
     said = tuple(_said(segments, spec, zone, sent))
     digest = hashlib.sha256("\r".join(line for _, line in lines).encode()).hexdigest()
     return Message(kind, control, segments.text("MSH-3"), structure, patient, said, digest)
+
+
+def _admission(pack: Pack) -> AdmissionSpec:
+    if pack.admission is None:
+        raise RequestError("pack", "does not say what admission messages mean", "write `[admission]` in pack.toml")
+    return pack.admission
 
 
 def _text(data: bytes) -> str:
@@ -97,6 +101,8 @@ def _text(data: bytes) -> str:
         if not end or rest.strip(b"\r"):
             raise RequestError("MSH", "is not in one MLLP frame", "a frame ends with the bytes 1C 0D, and holds one message")
     data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.startswith(START.encode()):
+        raise RequestError("MSH", f"the message does not start with {shown(START)}", "send it with the separators that HL7 recommends")
     header = re.split(rb"[\r\n]", data, maxsplit=1)[0].split(b"|")
     declared = header[17].decode("ascii", "replace") if len(header) > 17 else ""
     codec = CHARSETS.get(declared)
@@ -145,8 +151,6 @@ def _lines(text: str) -> list[tuple[str, str]]:
         made.append((name, line))
         if len(made) > MAX_LINES:
             raise RequestError(name, f"the message has more than {MAX_LINES:,} segments")
-    if not made or not made[0][1].startswith(START):
-        raise RequestError("MSH", f"the message does not start with {shown(START)}")
     return made
 
 
@@ -205,8 +209,8 @@ def _parse(lines: list[tuple[str, str]], spec: AdmissionSpec) -> _Segments:
     """Parse the segments that count. The others are not looked into."""
     import hl7
 
-    places = [*spec.structure.at, spec.patient.at, *spec.places, *(one.date for one in spec.places.values() if one.date)]
-    wanted = {"MSH", *spec.segments, *(_place(place)[0] for place in places)}
+    places = [spec.structure.at, *spec.structure.authorities, spec.patient.at, *spec.places, *(one.date for one in spec.places.values() if one.date)]
+    wanted = dict.fromkeys(["MSH", *spec.segments, *(_place(place)[0] for place in places)])
     chosen = {name: line for name, line in lines if name in wanted}
     for name in wanted:
         number = sum(other == name for other, _ in lines)
@@ -235,16 +239,21 @@ def _patient(segments: _Segments, pack: Pack, spec: AdmissionSpec) -> str:
 
 
 def _structure(segments: _Segments, pack: Pack, spec: AdmissionSpec, structures: Mapping[str, str]) -> str:
-    """The sender: the identifier beside its name, or else the one that authorities of that name have, or else the name itself."""
-    place = spec.structure.at
+    """The sender: whoever its identifier or its name is registered for; or else that identifier, or the one that authorities of that name have, or the name."""
+    place, form = spec.structure.at, pack.identifiers.formats[spec.structure.identifier]
     name, own = segments.text(place), segments.text(f"{place}.2")
-    found = [own] if own else list(dict.fromkeys(id for one in spec.structure.authorities for known, id in _authorities(segments, one) if known == name))
+    for written in (own, name):
+        if written in structures:
+            return check_identifier(pack, form.name, structures[written], place)
+    several = [own] if own else [id for one in spec.structure.authorities for known, id in _authorities(segments, one) if known == name]
+    known = [structures.get(one, one) for one in several or [name]]
+    found = list(dict.fromkeys(one for one in known if not form.mistake(one)))
     if len(found) > 1:
         raise RequestError(place, f"is identified as {shown(found[0])} and as {shown(found[1])}", "one structure sends a message")
-    written = found[0] if found else name
-    if not written.strip():
-        raise RequestError(place, "does not say which structure sends the message")
-    return check_identifier(pack, spec.structure.identifier, structures.get(written, structures.get(name, written)), place)
+    if not found:
+        mistake = form.mistake(known[0]) if known[0].strip() else "does not say which structure sends the message"
+        raise RequestError(place, mistake, f"{form.about}; or register the name that its messages give it")
+    return found[0]
 
 
 def _authorities(segments: _Segments, place: str) -> Iterator[tuple[str, str]]:
@@ -335,7 +344,7 @@ class MemoryImported:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message that was taken. `written`: its directives are in the record; `nothing`: it asks for nothing; `replayed`: it was taken before, and nothing more was written."""
+    """A message that was taken. `written`: its directives are in the record; `nothing`: it asks for nothing; `replayed`: it was taken before, and not again."""
 
     name: str
     message: Message
@@ -363,8 +372,8 @@ class DeadLetter:
 class Admissions:
     """Takes admission messages into a store.
 
-    `conflict` is what the store raises when somebody else wrote first. `structures`: see `read_message`. `speaks_for`: the structures that whoever sends the messages may speak
-    for, when he was authenticated; without it the message is believed, as for a file that an officer imports.
+    `conflict` is what the store raises when somebody else wrote first. `structures`: see `read_message`. `speaks_for`: the structures that the sender, once
+    authenticated, may speak for; without it a message is believed, as for a file that an officer imports.
     """
 
     def __init__(
@@ -380,7 +389,7 @@ class Admissions:
         return [one for one in done if isinstance(one, Taken)], [one for one in done if isinstance(one, DeadLetter)]
 
     def take(self, data: bytes, at: float, name: str = "") -> Taken | DeadLetter:
-        """Take one message: its acts are done together, or it is a dead letter. What goes wrong with the store is raised, and the message may be taken again."""
+        """Take one message: its acts are done together, or it is a dead letter. What goes wrong with the store is raised: the message may be taken again."""
         message = None
         try:
             message = read_message(data, self.pdp.pack, self.structures)
@@ -391,40 +400,38 @@ class Admissions:
 
     def _take(self, message: Message, at: float, name: str) -> Taken:
         if self.speaks_for is not None and message.structure not in self.speaks_for:
-            raise RequestError("MSH-4", "the sender does not speak for this structure")
+            raise RequestError(_admission(self.pdp.pack).structure.at, "the sender does not speak for this structure")
         before = self.imported.find(message.structure, message.application, message.control)
         if before is not None:
             if before.digest != message.digest:
-                raise RequestError("MSH-10", "was the identifier of another message of this sender", "a new message has an identifier of its own")
+                raise RequestError("MSH-10", "was the identifier of another message of this sender", "give a new message a new one")
             return Taken(name, message, "replayed")
         for said in message.said:
             latest = self.imported.latest(message.structure, message.patient, said.place)
             if latest is not None and said.collected < latest:
-                raise RequestError(said.dated, "is older than what this structure has already said", "send what the patient said last, in a new message")
+                raise RequestError(said.dated, "is older than what this structure has already said", "send what the patient said last")
             if said.collected > at + AHEAD:
                 raise RequestError(said.dated, "is yet to come")
-        done = perform_all(self.pdp, self.store, [self._request(message, said) for said in message.said], at, self.conflict) if message.said else []
+        requests = [self._request(message, said) for said in message.said]
+        done = perform_all(self.pdp, self.store, requests, at, self.conflict) if requests else []
         for said, one in zip(message.said, done, strict=True):
             if not one.answer.permitted:
                 raise RequestError(said.place, f"`{said.action}` is refused by {one.answer.rule or 'no rule'}: {one.answer.words()}")
-        # INVARIANT: the record first. Should this process end between the two lines, the message is taken again, and says again what the record already has; the other
-        # way round, what the patient said would be lost.
+        # INVARIANT: the record first. Should this process end before the next lines, the message is taken again, and says again what the record already has;
+        # the other way round, what the patient said would be lost.
         collected = {said.place: said.collected for said in message.said}
         self.imported.add(Entry(message.structure, message.application, message.control, message.digest, message.patient, collected))
         directives = tuple(directive for one in done for directive in one.directives)
         return Taken(name, message, "written" if directives else "nothing", directives, done[-1].token if done else None)
 
     def _request(self, message: Message, said: Said) -> Request:
-        spec = self.pdp.pack.admission
-        assert spec is not None
+        spec = _admission(self.pdp.pack)
         words = {"@structure": message.structure, "@patient": message.patient}
         subject = {key: words.get(word, word) for key, word in spec.subject.items()}
         properties = _filled(spec.action.get(said.action, {}), words)
         basis = f"{message.kind} {message.control} of {message.application}: {said.place} {said.code}, collected {iso(said.collected)}"
-        return Request(
-            Entity(subject.pop("type"), subject.pop("id"), subject), Action(said.action, properties), Entity("record", message.patient),
-            {**spec.context, "basis": basis},
-        )  # fmt: skip
+        asks = Entity(subject.pop("type"), subject.pop("id"), subject)
+        return Request(asks, Action(said.action, properties), Entity("record", message.patient), {**spec.context, "basis": basis})
 
 
 def _filled(properties: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:

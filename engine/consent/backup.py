@@ -40,9 +40,12 @@ def raise_epoch(database: Database) -> int:
 
 def backup(database: Database, path: str) -> None:
     """Write a new file with everything in the store at one instant. Raises `BackupError` when there is one already: a backup never replaces anything."""
+    folder = os.path.dirname(os.path.abspath(path))
     if os.path.exists(path):
         raise BackupError(f"there is a file at {path}: a backup is written to a new one")
-    with _draft(os.path.dirname(os.path.abspath(path))) as draft:
+    if not os.path.isdir(folder):
+        raise BackupError(f"there is no folder {folder}")
+    with _draft(folder) as draft:
         if isinstance(database, Sqlite):
             with closing(database.open()) as live, closing(sqlite3.connect(draft)) as copy:
                 live.backup(copy)
@@ -50,7 +53,7 @@ def backup(database: Database, path: str) -> None:
             _copy_out(database, draft)
         _close_up(draft)
         os.link(draft, path)  # unlike a rename, fails if somebody else made the file meanwhile
-    _sync(os.path.dirname(os.path.abspath(path)))
+    _sync(folder)
 
 
 def restore(database: Database, path: str) -> int:
@@ -142,13 +145,13 @@ def _copy_in(copied: Sqlite, database: Database) -> int:
 
 def _copy_out(database: Database, path: str) -> None:
     os.unlink(path)
-    with closing(Sqlite(URL.create("sqlite", database=path), create=True, timeout=database.timeout)) as copy:
-        with database.writing() as source, copy.writing() as target:
-            source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            with _unhurried(source):
-                for table in (records, directives):
-                    _copy_rows(source, target, table)
-                target.execute(update(store).values(epoch=_epoch(source)))
+    made = Sqlite(URL.create("sqlite", database=path), create=True, timeout=database.timeout)
+    with closing(made) as copy, database.writing() as source, copy.writing() as target:
+        source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        with _unhurried(source):
+            for table in (records, directives):
+                _copy_rows(source, target, table)
+            target.execute(update(store).values(epoch=_epoch(source)))
 
 
 def _copy_rows(source: Connection, target: Connection, table: Table) -> None:

@@ -243,19 +243,20 @@ class Sqlite(Database):
         if not create and not os.path.exists(self.path):
             raise StoreUnavailable(f"there is no consent store at {self}: an empty one is only made when asked for (create=True)")
         try:
-            self.open("rwc" if create else "rw").close()
+            if create:
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # what patients say is nobody else's on this machine to read
+            self.open().close()
         except self.errors as error:
             raise self._unavailable(error) from None
         self.engine = create_engine("sqlite://", creator=self.open, poolclass=QueuePool, pool_size=1, hide_parameters=True)
         event.listen(self.engine, "checkout", self._check_out)
         event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
 
-    def open(self, mode: str = "rw") -> _Connection:
-        """A connection to the file that is there. Never makes one unless told so: an empty store where a full one should be would answer that nobody said
-        anything."""
+    def open(self) -> _Connection:
+        """A connection to the file that is there. Never makes one: an empty store where a full one should be would answer that nobody said anything."""
         while True:
-            where = f"file:{quote(self.path)}?mode={mode}"
-            before = _file(self.path) if mode == "rw" else None
+            file = _file(self.path)
+            where = f"file:{quote(self.path)}?mode=rw"
             connection = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False, timeout=self.timeout, factory=_Connection)
             try:
                 self._set_up(connection)
@@ -263,7 +264,7 @@ class Sqlite(Database):
             except BaseException:
                 connection.close()
                 raise
-            if before in (None, connection.file):
+            if connection.file == file:  # nobody replaced it meanwhile
                 return connection
             connection.close()
 

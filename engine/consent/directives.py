@@ -85,7 +85,7 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
     if end <= start:
         raise RequestError(f"{where}.until", "is not after `from`")
     targets = _targets(data.get("target"), kind.targets, vocabulary.time_zone, f"{where}.target")
-    return Directive(kind.name, targets, number, start, end, withdraw, properties, {k: data[k] for k in OWN & data.keys()})
+    return Directive(kind.name, targets, number, start, end, withdraw, properties, {key: value for key, value in data.items() if key in OWN})
 
 
 def _word(value: Any, where: str) -> str:
@@ -107,17 +107,20 @@ def _bound(value: Any, otherwise: float, of_day: Any, zone: str, where: str) -> 
 
 
 def _targets(value: Any, forms: tuple[str, ...], zone: str, where: str) -> tuple[Target, ...]:
+    takes = "it takes " + ", ".join(forms)
+    if value is None and "everybody" not in forms:
+        raise RequestError(where, "is missing", takes)
     if value is None:
-        value = {"everybody": True}
+        return (("everybody", None),)
     if not isinstance(value, Mapping) or len(value) != 1:
         raise RequestError(where, "must be one form and its value", f"such as {{{forms[0]}: ...}}")
     form, named = next(iter(value.items()))
     if form not in forms:
-        raise RequestError(where, f"{shown(form)} is not a target of this kind", suggest(str(form), forms) or "it takes " + ", ".join(forms))
+        raise RequestError(where, f"{shown(form)} is not a target of this kind", suggest(str(form), forms) or takes)
     if form == "everybody":
         return (("everybody", None),)
     if isinstance(named, Mapping):
-        if not named or not named.keys() <= {"from", "until"}:
+        if not any(named.values()) or not named.keys() <= {"from", "until"}:
             raise RequestError(f"{where}.{form}", "must have `from`, `until` or both, and nothing else")
         start = _bound(named.get("from"), -FOREVER, start_of_day, zone, f"{where}.{form}.from")
         end = _bound(named.get("until"), FOREVER, end_of_day, zone, f"{where}.{form}.until")

@@ -25,6 +25,9 @@ Steps: TypeAlias = tuple[str, ...]
 Reader: TypeAlias = Callable[[Request, Record, float], int]
 """Bits of the packed situation from a request, a record and the instant."""
 
+UNKNOWN = "\0"
+"""A word that no pack declares: what it gives every fact is what any unknown word gives."""
+
 MANY = 4096
 """How many lists of codes an input remembers before it starts again."""
 
@@ -181,7 +184,11 @@ def _of_value(facts: list[Fact], tables: Tables) -> Callable[[Any], int]:
 def _of_any(of_value: Callable[[Any], int], lists: dict[tuple[Any, ...], int]) -> Callable[[Any], int]:
     """The bits of values that are not known words. Lists are remembered: `1`, `1.0` and `True` share a place there, and all three are unknown codes."""
 
+    unknown = of_value(UNKNOWN)
+
     def bits(value: Any) -> int:
+        if value.__class__ is str and not value.isspace() and value:
+            return unknown
         made = of_value(value)
         if value.__class__ is list and all(one.__hash__ for one in value):
             if len(lists) >= MANY:
@@ -204,14 +211,11 @@ def _write_same(fact: Fact, form: Same, tables: Tables, action: str, bind: Calla
 
 
 def _write_cell(fact: Fact, form: Cell, tables: Tables, action: str, bind: Callable[[Any], str]) -> list[str]:
-    bits = {letter: tables.code(fact.name, value) for letter, value in form.letters.items()}
-    cells = {column: {row: bits[letters[column]] for row, letters in form.grid.rows.items()} for column in form.grid.columns}
+    """The bits of a cell's letter, found in the grid itself: a million cells are not copied for each slice."""
+    bits = bind({letter: tables.code(fact.name, value) for letter, value in form.letters.items()})
     slow, inputs = bind(_by_definition(fact, tables)), _inputs(fact, action)
-    row = _expression(inputs[0], bind)
-    if form.column is None:
-        found = f"{bind(cells[form.fixed_column or ''])}[{row}]"
-    else:
-        found = f"{bind({code: cells[column] for code, column in form.column_of.items()})}[{_expression(inputs[1], bind)}][{row}]"
+    column = repr(form.fixed_column) if form.column is None else f"{bind(form.column_of)}[{_expression(inputs[1], bind)}]"
+    found = f"{bits}[{bind(form.grid.rows)}[{_expression(inputs[0], bind)}][{column}]]"
     return ["try:", f"    code |= {found}", "except (KeyError, TypeError):", f"    code |= {slow}(request, record, at)"]
 
 

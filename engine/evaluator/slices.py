@@ -7,13 +7,13 @@ Slices whose rules and constants are the same share one diagram. What the diagra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from engine.errors import Diagnostic, TooLarge
 from engine.evaluator.conditions import And, Compare, Condition, Literal, Name, Not, Or, names
-from engine.evaluator.diagram import HOLDS, NONE, BudgetExceeded, Store
+from engine.evaluator.diagram import HOLDS, NONE, WIDE, BudgetExceeded, Store
 from engine.evaluator.reference import is_for
 from engine.pack import Pack, Reason, Rule
 from engine.vocabulary import Fact, Value
@@ -91,18 +91,23 @@ def compile_slices(pack: Pack) -> dict[tuple[str, str], Slice]:
 
 
 def _compile(pack: Pack, rules: Sequence[tuple[int, Condition | bool]], default: int, where: str) -> Slice:
-    facts = facts_of(pack, (condition for _, condition in rules if not isinstance(condition, bool)))
-    if len(facts) > MAX_FACTS:
-        message = f"the rules for {where} speak of {len(facts)} facts, more than {MAX_FACTS}"
+    """One slice. Wide facts are tested last, and where that explodes (rules that are a variant of each other for each value), first."""
+    named = facts_of(pack, (condition for _, condition in rules if not isinstance(condition, bool)))
+    if len(named) > MAX_FACTS:
+        message = f"the rules for {where} speak of {len(named)} facts, more than {MAX_FACTS}"
         raise TooLarge([Diagnostic("too-many-facts", message, "rules.csv", help="split what these rules ask into fewer facts")])
-    store = Store([len(fact.values) for fact in facts], pack.node_budget)
-    try:
-        root = overlay(Builder(store, facts), [(FIRST_OUTCOME - number, condition) for number, condition in rules], default)
-    except OverlayTooLarge as error:
-        raise TooLarge([_too_large(pack, store, facts, [number for number, _ in rules][error.start : error.end], where)]) from None
-    small, (root,) = compact(store, facts, root)
-    small.sift(root)
-    return Slice(facts, small, root, tuple(number for number, _ in rules))
+    wide = [fact for fact in named if len(fact.values) > WIDE]
+    for facts in (named, (*wide, *(fact for fact in named if fact not in wide)))[: 1 + bool(wide)]:
+        store = Store([len(fact.values) for fact in facts], pack.node_budget)
+        try:
+            root = overlay(Builder(store, facts), [(FIRST_OUTCOME - number, condition) for number, condition in rules], default)
+        except OverlayTooLarge as error:
+            mistake = _too_large(pack, store, facts, [number for number, _ in rules][error.start : error.end], where)
+        else:
+            small, (root,) = compact(store, facts, root)
+            small.sift(root)
+            return Slice(facts, small, root, tuple(number for number, _ in rules))
+    raise TooLarge([mistake])
 
 
 class OverlayTooLarge(Exception):
@@ -116,25 +121,39 @@ class OverlayTooLarge(Exception):
 def overlay(builder: Builder, rules: Sequence[tuple[int, Condition | bool]], default: int) -> int:
     """Leaves and their conditions overlaid, first match first, with `default` below.
 
-    By halves: near-copies of rules meet only after each half has been reduced, so that ten thousand of them cost what they distinguish.
+    By halves: near-copies of rules meet only after each half has been reduced, so that ten thousand of them cost what they distinguish. What no half needs any more is
+    forgotten before the budget is said to be exceeded.
     """
     store = builder.store
+    waiting: list[int] = []
 
-    def between(start: int, end: int) -> int:
-        if end - start == 1:
-            leaf, condition = rules[start]
-            return store.both(builder.build(condition), leaf) if not isinstance(condition, bool) else leaf if condition else NONE
-        middle = (start + end) // 2
-        above, below = between(start, middle), between(middle, end)
+    def within_budget(make: Callable[[], int], start: int, end: int, *needed: int) -> int:
         try:
-            return store.first(above, below)
+            return make()
+        except BudgetExceeded:
+            store.forget_all_but(*waiting, *needed)
+        try:
+            return make()
         except BudgetExceeded:
             raise OverlayTooLarge(start, end) from None
 
-    try:
-        return store.first(between(0, len(rules)), default) if rules else default
-    except BudgetExceeded:
-        raise OverlayTooLarge(0, len(rules)) from None
+    def one(leaf: int, condition: Condition | bool) -> int:
+        return store.both(builder.build(condition), leaf) if not isinstance(condition, bool) else leaf if condition else NONE
+
+    def between(start: int, end: int) -> int:
+        if end - start == 1:
+            return within_budget(lambda: one(*rules[start]), start, end)
+        middle = (start + end) // 2
+        above = between(start, middle)
+        waiting.append(above)
+        below = between(middle, end)
+        waiting.pop()
+        return within_budget(lambda: store.first(above, below), start, end, above, below)
+
+    if not rules:
+        return default
+    decided = between(0, len(rules))
+    return within_budget(lambda: store.first(decided, default), 0, len(rules), decided)
 
 
 def _too_large(pack: Pack, store: Store, facts: Sequence[Fact], rules: Sequence[int], where: str) -> Diagnostic:
@@ -231,7 +250,10 @@ class Builder:
 
 
 def facts_of(pack: Pack, conditions: Iterable[Condition]) -> tuple[Fact, ...]:
-    """The facts that conditions mention, and those that cells' conditions do, by name: an order that does not depend on the order of lines."""
+    """The facts that conditions mention, and those that cells' conditions do, by name and the wide ones last: an order that does not depend on the order of lines.
+
+    A fact of thousands of values (a specialty) is tested last: below the few ways in which everything else may have come out, rather than above a copy of everything else for each value.
+    """
     found: dict[str, Fact] = {}
     waiting = [name.fact for condition in conditions for name in names(condition)]
     while waiting:
@@ -239,7 +261,7 @@ def facts_of(pack: Pack, conditions: Iterable[Condition]) -> tuple[Fact, ...]:
         if fact not in found:
             found[fact] = pack.vocabulary.facts[fact]
             waiting += [name.fact for condition in found[fact].conditional.values() for name in names(condition)]
-    return tuple(found[name] for name in sorted(found))
+    return tuple(sorted(found.values(), key=lambda fact: (max(WIDE, len(fact.values)), fact.name)))
 
 
 def fold_constants(condition: Condition, pack: Pack, subject: str, action: str) -> Condition | bool:

@@ -7,6 +7,7 @@ outcome, so nothing fails open.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,10 @@ from engine.evaluator.diagram import Store
 from engine.evaluator.slices import FIRST_OUTCOME, Slice
 from engine.vocabulary import Value
 
+FEW = 4
 MAX_TABLE = 1 << 14
+LARGEST_TABLE = 1 << 22
+"""Entries of a table: small ones stay in the processor's cache. Packs of thousands of rules get larger ones rather than more digits."""
 MAX_BITS = 62
 
 
@@ -68,8 +72,8 @@ class Tables:
 
     @cached_property
     def evaluate(self) -> Callable[[int], int]:
-        """The number of the outcome of a packed situation. Unrolled for up to three digits: the loop costs as much as the look-ups."""
-        steps = [(digit.table.tolist(), digit.shift, digit.mask) for digit in self.digits]
+        """The number of the outcome of a packed situation. Unrolled for up to four digits: the loop costs as much as the look-ups."""
+        steps = [(_flat(digit.table), digit.shift, digit.mask) for digit in self.digits]
         if len(steps) == 1:
             ((t0, _, m0),) = steps
             return lambda code: t0[code & m0]
@@ -79,6 +83,9 @@ class Tables:
         if len(steps) == 3:
             (t0, _, m0), (t1, s1, m1), (t2, s2, m2) = steps
             return lambda code: t2[t1[t0[code & m0] + (code >> s1 & m1)] + (code >> s2 & m2)]
+        if len(steps) == 4:
+            (t0, _, m0), (t1, s1, m1), (t2, s2, m2), (t3, s3, m3) = steps
+            return lambda code: t3[t2[t1[t0[code & m0] + (code >> s1 & m1)] + (code >> s2 & m2)] + (code >> s3 & m3)]
 
         def evaluate(code: int) -> int:
             state = 0
@@ -102,6 +109,11 @@ class Tables:
     def pack_columns(self, columns: Mapping[str, NDArray[np.integer]]) -> NDArray[np.int64]:
         """Packed situations from columns of facts: for each fact the places of its values, shape (n,), any integer type."""
         return sum((columns[name].astype(np.int64) << shift for name, (shift, _) in self.fields.items()), np.int64(0))  # type: ignore[return-value]
+
+
+def _flat(table: NDArray[np.int32]) -> Sequence[int]:
+    """A table for scalar look-ups: a list is fastest; a large one would be mostly pointers."""
+    return table.tolist() if len(table) <= 1 << 18 else array("i", table.tobytes())
 
 
 def _index(values: tuple[Value, ...], value: Value) -> int:
@@ -137,20 +149,28 @@ def build_tables(slice: Slice, default: int) -> Tables:
 
 
 def _borders(store: Store, root: int, variables: list[int], bits: list[int]) -> list[tuple[int, int]]:
-    """Where to cut the variables into digits: as few as possible with tables of at most MAX_TABLE entries, then the smallest."""
+    """Where to cut the variables into digits: as few as possible with small tables, then the smallest. Tables grow only where small ones would make more than FEW digits."""
     if not variables:
         return [(0, 0)]
     entering = [len(_states_at(store, root, variables, place)) for place in range(len(variables))]
+    limit = MAX_TABLE
+    while len(borders := _cut(entering, bits, limit)) > FEW and limit < LARGEST_TABLE:
+        limit *= 4
+    return borders
+
+
+def _cut(entering: list[int], bits: list[int], limit: int) -> list[tuple[int, int]]:
+    """The cut into the fewest digits whose tables have at most `limit` entries each (one variable alone may have more), then the smallest sum."""
     best: list[tuple[int, int, int]] = [(0, 0, 0)]
-    for end in range(1, len(variables) + 1):
+    for end in range(1, len(bits) + 1):
         options = []
         for start in range(end):
             size = entering[start] << sum(bits[start:end])
-            if size <= MAX_TABLE or end - start == 1:
+            if size <= limit or end - start == 1:
                 options.append((best[start][0] + 1, best[start][1] + size, start))
         best.append(min(options))
     borders: list[tuple[int, int]] = []
-    end = len(variables)
+    end = len(bits)
     while end:
         start = best[end][2]
         borders.append((start, end))
