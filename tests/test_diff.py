@@ -252,6 +252,12 @@ def test_a_new_code_and_a_name_taken_off_a_list_are_places() -> None:
     assert [one[:4] for one in inputs("a name in a list")] == [("subject.friend", True, False, ("bob",))]
 
 
+def test_a_name_that_is_in_no_list_is_not_one_that_cannot_be_read() -> None:
+    known = edited("vocabulary.toml", ('in = ["ann", "bob"]\n', 'in = ["ann", "bob"]\nunknown = true\n'))
+    found = diff(compiled(known), compiled(edited("vocabulary.toml", (', "bob"', ""), files=known)))
+    assert [(one.before, one.after, one.places) for one in found.inputs] == [(True, False, ("bob",))]
+
+
 # --- settings, facts, lines ------------------------------------------------------------------------------------------
 
 

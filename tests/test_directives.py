@@ -47,8 +47,8 @@ def parsed(**data: Any) -> Directive:
 
 def test_a_directive_is_read():
     data = {
-        "kind": "authorisation", "target": {"professional": "1"}, "from": "2026-11-21T10:00:00+01:00", "until": "2026-12-01", "given": "in_person", "revision": 7,
-        "recorded": "2026-11-21T10:00:00+01:00", "recorded_by": "2", "capacity": "holder", "basis": "R1111-46", "id": "D7",
+        "kind": "authorisation", "target": {"professional": "1"}, "from": "2026-11-21T10:00:00+01:00", "until": "2026-12-01", "given": "in_person",
+        "revision": 7, "recorded": "2026-11-21T10:00:00+01:00", "recorded_by": "2", "capacity": "holder", "basis": "R1111-46", "id": "D7",
     }  # fmt: skip
     made = parse_directive(data, VOCABULARY)
     assert made == Directive(

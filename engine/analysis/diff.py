@@ -58,7 +58,7 @@ class InputChange:
 
 @dataclass(frozen=True)
 class Diff:
-    """All that two packs do not share. Empty when they decide everything alike, whatever their files look like."""
+    """All that two packs do not share. Empty when they decide everything alike for the same reasons, whatever their files look like."""
 
     settings: Mapping[str, tuple[Any, Any]]
     rules: Mapping[str, str]
