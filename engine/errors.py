@@ -84,10 +84,10 @@ SHOWN = 60
 
 
 def shown(value: bool | int | str) -> str:
-    """A value in backticks, as its author wrote it: `true`, not `True`. What is too long is cut, and what cannot be seen is replaced."""
+    """A value in backticks, as its author wrote it: `true`, not `True`. What is too long is cut, and what cannot be seen is escaped."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = text if len(text) <= SHOWN else text[:SHOWN] + "…"
-    return "`" + "".join(sign if sign.isprintable() else "?" for sign in text) + "`"
+    return "`" + "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text) + "`"
 
 
 def suggest(word: str, known: Iterable[object]) -> str:

@@ -313,17 +313,20 @@ def _check_admission(spec: PackSpec, vocabulary: Vocabulary, report: Report) -> 
     for where, text, shape in named:
         if not shape.fullmatch(text):
             help = "write a segment like ZFA, a field like PID-3, a component like PID-3.4"
-            report(where, "place-unknown", f"`{text}` is not a place in a message", help)
+            report(where, "path-unknown", f"`{text}` is not a place in a message", help)
     for action in one.action:
         if action not in vocabulary.actions:
             report(("admission", "action", action), "action-unknown", f"unknown action `{action}`", suggest(action, vocabulary.actions))
     for key, name in (("patient", one.patient.identifier), ("structure", one.structure.identifier)):
         if name not in spec.identifier:
             help = suggest(name, spec.identifier) or "declare it under [identifier]"
-            report(("admission", key, "identifier"), "identifier-unknown", f"there is no format of identifier `{name}`", help)
-    if one.subject.get("type") not in vocabulary.subjects or "id" not in one.subject:
-        message, help = "who asks has a `type` of subject and an `id`", "the sender's identifier is \"@structure\""
-        report(("admission", "subject"), "admission-subject", message, help)
+            report(("admission", key, "identifier"), "value-unknown", f"there is no format of identifier `{name}`", help)
+    where, kind = ("admission", "subject"), one.subject.get("type", "")
+    if kind and kind not in vocabulary.subjects:
+        report(where, "subject-unknown", f"unknown subject type `{kind}`", suggest(kind, vocabulary.subjects))
+    for key in ("type", "id"):
+        if key not in one.subject:
+            report(where, "key-missing", f"the key `{key}` is missing", "say who asks; the sender's identifier is `@structure`")
 
 
 _HEADER = re.compile(r"\s*\[+[^=,]*\]+\s*(#.*)?$")

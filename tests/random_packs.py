@@ -353,8 +353,9 @@ def one_of_each(pack: Pack, kinds: Iterable[str]) -> list[dict[str, Any]]:
     made = []
     for kind in (pack.vocabulary.kinds[name] for name in kinds):
         for shape in kind.targets:
-            target = {"everybody": True} if shape == "everybody" else {shape: {"from": INSTANTS[-1]} if shape in ("deposited", "made") else min(aims(pack).get(shape) or PEOPLE)}
-            made.append({"kind": kind.name, "target": target, **({kind.group: PEOPLE[0]} if kind.group else {})})
+            aimed: Any = {"from": INSTANTS[-1]} if shape in ("deposited", "made") else min(aims(pack).get(shape) or PEOPLE)
+            one = {"kind": kind.name, "target": {shape: True if shape == "everybody" else aimed}}
+            made.append(one | {kind.group: PEOPLE[0]} if kind.group else one)
     return made
 
 

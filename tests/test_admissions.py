@@ -502,18 +502,22 @@ MISTAKES = {
         "[admission.action.consent_care_team]", "[admission.action.consent_team]",
         "action-unknown", "unknown action `consent_team`", "did you mean `consent_care_team`?",
     ),
-    "a place": ("[admission.field.ZFA-9]", "[admission.field.ZFA9]", "place-unknown", "`ZFA9` is not a place in a message", PLACES),
-    "a date": ('date = "ZFA-12"', 'date = "ZFA12"', "place-unknown", "`ZFA12` is not a place in a message", PLACES),
-    "a segment": ('segments = ["PID", "ZFA"]', 'segments = ["PID", "ZFA-1"]', "place-unknown", "`ZFA-1` is not a place in a message", PLACES),
-    "the patient's place": ('at = "PID-3"', 'at = "PID-3.1"', "place-unknown", "`PID-3.1` is not a place in a message", PLACES),
-    "the sender's place": ('at = "MSH-4"', 'at = "msh-4"', "place-unknown", "`msh-4` is not a place in a message", PLACES),
-    "an authority": ('"PV1-19.4"', '"PV1-19.4.2"', "place-unknown", "`PV1-19.4.2` is not a place in a message", PLACES),
+    "a place": ("[admission.field.ZFA-9]", "[admission.field.ZFA9]", "path-unknown", "`ZFA9` is not a place in a message", PLACES),
+    "a date": ('date = "ZFA-12"', 'date = "ZFA12"', "path-unknown", "`ZFA12` is not a place in a message", PLACES),
+    "a segment": ('segments = ["PID", "ZFA"]', 'segments = ["PID", "ZFA-1"]', "path-unknown", "`ZFA-1` is not a place in a message", PLACES),
+    "the patient's place": ('at = "PID-3"', 'at = "PID-3.1"', "path-unknown", "`PID-3.1` is not a place in a message", PLACES),
+    "the sender's place": ('at = "MSH-4"', 'at = "msh-4"', "path-unknown", "`msh-4` is not a place in a message", PLACES),
+    "an authority": ('"PV1-19.4"', '"PV1-19.4.2"', "path-unknown", "`PV1-19.4.2` is not a place in a message", PLACES),
     "a format": (
-        'identifier = "patient"', 'identifier = "pateint"', "identifier-unknown", "there is no format of identifier `pateint`", "did you mean `patient`?",
+        'identifier = "patient"', 'identifier = "pateint"', "value-unknown", "there is no format of identifier `pateint`", "did you mean `patient`?",
     ),
     "who asks": (
-        'subject = { type = "organisation", id = "@structure",', 'subject = { type = "organization", id = "@structure",', "admission-subject",
-        "who asks has a `type` of subject and an `id`", 'the sender\'s identifier is "@structure"',
+        'subject = { type = "organisation", id', 'subject = { type = "organization", id',
+        "subject-unknown", "unknown subject type `organization`", "did you mean `organisation`?",
+    ),
+    "who asks, without identifier": (
+        'subject = { type = "organisation", id = "@structure",', 'subject = { type = "organisation",',
+        "key-missing", "the key `id` is missing", "say who asks; the sender's identifier is `@structure`",
     ),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The hash of what a pack decides. Equal meaning, equal hash, whatever the order of lines that do not matter, ids, comments and layout.
 
-Each slice is written down as its reduced diagram over facts in alphabetical order, which is unique; leaves are (decision, obligations, discreet, reason). What
-the facts themselves compute (codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack decides.
+Each slice is written down as its reduced diagram over facts in the order of `Slice.facts`, which is unique; leaves are (decision, obligations, discreet, reason).
+What the facts themselves compute (codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack decides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.evaluator.diagram import Store
-from engine.evaluator.slices import Slice, copy_into
+from engine.evaluator.slices import FIRST_OUTCOME, Slice, copy_into
 from engine.vocabulary import Cell, Coded, Elapsed, Fact, Held, Member, Path, Vocabulary
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def meaning(pdp: Pdp) -> str:
         runner = pdp.runner(subject, action)
         assert runner is not None
         used |= {fact.name for fact in slice.order}
-        slices[f"{subject} {action}"] = _diagram(slice, {outcome.leaf: _leaf(runner, outcome.number) for outcome in pdp.outcomes})
+        slices[f"{subject} {action}"] = _diagram(slice, {leaf: _leaf(runner, FIRST_OUTCOME - leaf) for leaf in slice.store.leaves(slice.root)})
     vocabulary = pdp.pack.vocabulary
     facts = {name: _fact(vocabulary.facts[name], vocabulary) for name in sorted(used)}
     return _hash([slices, facts, vocabulary.time_zone, dict(pdp.pack.discreet)])
@@ -42,19 +42,20 @@ def _leaf(runner: Runner, number: int) -> Any:
 
 
 def _diagram(slice: Slice, leaves: Mapping[int, Any]) -> str:
-    """The hash of a slice's function: its diagram rebuilt in alphabetical order (as `Slice.facts` is), children named by value, equal leaves merged."""
+    """The hash of a slice's function: its diagram rebuilt in the order of its facts, children named by value, equal leaves merged."""
     names = {leaf: _hash(what) for leaf, what in leaves.items()}
     numbers = {name: -3 - place for place, name in enumerate(sorted(set(names.values())))}
-    store = Store(slice.store.sizes, 10 * slice.store.budget)
+    store = Store(slice.store.sizes, 1_000_000_000)
     (copied,) = copy_into(store, slice.store, {v: v for v in range(len(slice.facts))}, [slice.root])
     root = store.map_leaves(copied, lambda leaf: numbers[names[leaf]])
-    words = {number: name for name, number in numbers.items()}
-    made: dict[int, str] = {}
+    made = {number: name for name, number in numbers.items()}
+    values = [[json.dumps(value) for value in fact.values] for fact in slice.facts]
     for n in store.reachable(root):
-        node, fact = store.nodes[n], slice.facts[store.nodes[n].variable]
-        children = {json.dumps(value): node.child(place) for place, value in enumerate(fact.values)}
-        made[n] = _hash([fact.name, {value: made[child] if child >= 0 else words[child] for value, child in children.items()}])
-    return made[root] if root >= 0 else words[root]
+        node = store.nodes[n]
+        others, default = dict(node.others), made[node.default]
+        children = {word: made[others[place]] if place in others else default for place, word in enumerate(values[node.variable])}
+        made[n] = _hash([slice.facts[node.variable].name, children])
+    return made[root]
 
 
 def _fact(fact: Fact, vocabulary: Vocabulary) -> Any:
