@@ -35,7 +35,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/habilis demo
 
 test: tests/node/node_modules/.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: tests/node/node_modules/.stamp
 	$(BIN)/python -m pytest -m long
