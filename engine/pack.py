@@ -461,7 +461,7 @@ def _parse_rules(
         tree = parse_checked(when, vocabulary, name, number, _span(raw, 4)[0] - 1, raw, found)
         if tree is not None:
             rules.append(Rule(id, subject, action, tree, effect, when, number))
-    return groups, tuple(rules), None if unreadable or not rules else lines
+    return groups, tuple(rules), None if unreadable or not written else lines
 
 
 def _one_of(word: str, known: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from random_packs import write_pack
 
 from engine.errors import TooLarge
-from engine.evaluator.diagram import HOLDS, NONE, BudgetExceeded, Store
+from engine.evaluator.diagram import HOLDS, NONE, WIDE, BudgetExceeded, Store
 from engine.evaluator.slices import FIRST_OUTCOME, Slice, compact, compile_slices, copy_into, outcomes_of
 from engine.evaluator.tables import build_tables
 from engine.pack import parse_pack
@@ -31,8 +31,10 @@ Function = dict[tuple[int, ...], int]
 
 @st.composite
 def stores(draw: st.DrawFn) -> Store:
-    """A store over two to five variables of two to four values, in any order."""
-    store = Store(draw(st.lists(st.integers(2, 4), min_size=2, max_size=5)))
+    """A store over two to five variables of two to four values, or one of them wide and fewer others, in any order."""
+    narrow = st.integers(2, 4)
+    wide = st.tuples(st.just(WIDE + 2), st.integers(2, 3), st.integers(2, 3))
+    store = Store(draw(st.one_of(st.lists(narrow, min_size=2, max_size=5), st.lists(narrow, min_size=2, max_size=5), wide)))
     store.order = draw(st.permutations(store.order))
     store.level = [store.order.index(variable) for variable in range(len(store.sizes))]
     return store
@@ -216,6 +218,21 @@ def test_sifting_finds_the_order_that_brings_pairs_together() -> None:
 
 
 @given(st.data())
+def test_what_is_kept_while_others_are_forgotten_keeps_its_number(data: st.DataObject) -> None:
+    store = data.draw(stores())
+    several = [data.draw(functions(store, LEAVES)) for _ in range(3)]
+    roots = [built(store, function) for function in several]
+    assert store.forget_all_but(*roots[:2]) == set(store.reachable(*roots[:2]))
+    assert [written(store, root) for root in roots[:2]] == several[:2]
+    assert [built(store, function) for function in several[:2]] == roots[:2]
+    again = built(store, several[2])
+    assert written(store, again) == several[2]
+    same = {values: leaf if leaf == several[2][values] else NONE for values, leaf in several[0].items()}
+    assert store.pairs(roots[0], again, lambda a, b: a if a == b else NONE, "same") == built(store, same)
+    assert_reduced(store, *roots[:2], again)
+
+
+@given(st.data())
 def test_a_copy_into_another_order_is_the_same_function(data: st.DataObject) -> None:
     store = data.draw(stores())
     function = data.draw(functions(store, (NONE, HOLDS, *LEAVES)))
@@ -313,7 +330,7 @@ def fact(name: str, *values: str) -> Fact:
 @given(st.data())
 def test_tables_are_the_diagram_and_patterns_of_no_value_give_the_default(data: st.DataObject) -> None:
     store = data.draw(stores())
-    facts = tuple(fact(f"context.f{n}", *"abcd"[: size if size > 2 else 0]) for n, size in enumerate(store.sizes))
+    facts = tuple(fact(f"context.f{n}", *(f"word-{place}" for place in range(size if size > 2 else 0))) for n, size in enumerate(store.sizes))
     root = built(store, data.draw(functions(store, [FIRST_OUTCOME - n for n in range(3)])))
     tables = build_tables(Slice(facts, store, root, ()), 7)
     bits = sum(width for _, width in tables.fields.values())

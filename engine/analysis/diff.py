@@ -387,13 +387,14 @@ def _translated(store: Store, facts: tuple[Fact, ...], slice: Slice | None, noth
         if n not in made:
             node = slice.store.nodes[n]
             fact = slice.facts[node.variable]
-            known = {_named(value): index for index, value in enumerate(fact.values)}
-            unknown = known[_named(fact.unknown)]
+            others = dict(node.others)
+            child = {_named(value): others.get(index, node.default) for index, value in enumerate(fact.values)}
+            unknown = child[_named(fact.unknown)]
             if fact.name in fixed:
-                made[n] = walk(node.child(known.get(_named(fixed[fact.name]), unknown)))
+                made[n] = walk(child.get(_named(fixed[fact.name]), unknown))
             else:
                 variable = place[fact.name]
-                children = {index: walk(node.child(known.get(_named(value), unknown))) for index, value in enumerate(facts[variable].values)}
+                children = {index: walk(child.get(_named(value), unknown)) for index, value in enumerate(facts[variable].values)}
                 default = children.pop(len(children) - 1)
                 made[n] = case(store, variable, {v: c for v, c in children.items() if c != default}, default)
         return made[n]

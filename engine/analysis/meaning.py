@@ -1,7 +1,8 @@
 """The hash of what a pack decides. Equal meaning, equal hash, whatever the order of lines that do not matter, ids, comments and layout.
 
-Each slice is written down as its reduced diagram over facts in the order of `Slice.facts`, which is unique; leaves are (decision, obligations, discreet, reason).
-What the facts themselves compute (codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack decides.
+Each slice is written down as its reduced diagram over facts in the order of `Slice.facts`, which is unique; leaves are (decision, obligations, discreet,
+reason). What the facts themselves compute (codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack
+decides.
 """
 
 from __future__ import annotations

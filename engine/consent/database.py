@@ -355,13 +355,9 @@ class Postgres(Database):
     def _open(self, **more: Any) -> psycopg.Connection[Any]:
         limit = int(self.timeout * 1000)
         settings = f"-c synchronous_commit=on -c statement_timeout={limit} -c lock_timeout={limit} -c idle_in_transaction_session_timeout={4 * limit}"
-        own = {
-            "options": f"{self._conninfo.get('options', '')} {settings}".strip(),
-            "connect_timeout": math.ceil(self.timeout),
-            "target_session_attrs": "read-write",
-            "application_name": "habilis",
-        }
-        connection = _Bounded.connect(**self._conninfo | own | more)
+        usual = {"connect_timeout": math.ceil(self.timeout), "application_name": "habilis"}
+        always = {"options": f"{self._conninfo.get('options', '')} {settings}".strip(), "target_session_attrs": "read-write"}
+        connection = _Bounded.connect(**usual | self._conninfo | always | more)
         connection.limit = self.timeout
         return connection
 

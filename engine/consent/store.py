@@ -133,7 +133,7 @@ class _Memory:
 
 
 class _Clock:
-    """The latest instant at which this process read: time, as its callers tell it, runs forwards only."""
+    """The latest instant at which this process read or wrote: time, as its callers tell it, runs forwards only."""
 
     def __init__(self) -> None:
         self._latest = _NEVER
@@ -145,8 +145,7 @@ class _Clock:
 
     def instant(self, at: float, recorded: float) -> float:
         """The instant to fold at when the clock says `at` and the record's last directive was recorded at `recorded`."""
-        if not -1e11 < at < 1e11:  # neither does not-a-number pass, at which nothing would be in force
-            raise RequestError("at", "must be an instant, in seconds since 1970")
+        _check_instant(at)
         with self._lock:
             now = self._latest = max(at, self._latest)
         now = max(now, recorded)
@@ -220,6 +219,7 @@ class ConsentStore:
         """
         if sum(one is not None for one in (known_at, revision, token)) > 1:
             raise RequestError("as_of", "takes one of `known_at`, `revision` and `token`")
+        _check_instant(at)
         known = self._current(patient)
         if token is not None:
             revision = _check_held(token, known)
@@ -320,6 +320,11 @@ class ConsentStore:
 def _check_patient(patient: str) -> None:
     if not isinstance(patient, str) or not patient.strip() or not patient.isprintable() or len(patient) > 256:
         raise RequestError("patient", "must be an identifier")
+
+
+def _check_instant(at: float) -> None:
+    if not -1e11 < at < 1e11:  # neither does not-a-number pass, at which nothing would be in force
+        raise RequestError("at", "must be an instant, in seconds since 1970")
 
 
 def _check_fresh(wanted: Token, token: Token) -> None:
