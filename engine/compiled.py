@@ -24,7 +24,7 @@ MAGIC = b"habilis pack 1\n"
 
 
 class _Slice(msgspec.Struct, array_like=True):
-    facts: list[str]
+    facts: list[tuple[str, list[bool | str]]]
     order: list[int]
     root: int
     rules: list[int]
@@ -65,7 +65,7 @@ def _slice(slice: Slice, tables: Tables) -> _Slice:
         nodes.append((node.variable, numbers.get(node.default, node.default), [(value, numbers.get(child, child)) for value, child in node.others]))
     fields = [(name, shift, bits) for name, (shift, bits) in tables.fields.items()]
     digits = [(digit.shift, digit.bits, digit.table.astype("<i4").tobytes()) for digit in tables.digits]
-    return _Slice([fact.name for fact in slice.facts], store.order, numbers.get(slice.root, slice.root), list(slice.rules), nodes, fields, digits)
+    return _Slice([(fact.name, list(fact.values)) for fact in slice.facts], store.order, numbers.get(slice.root, slice.root), list(slice.rules), nodes, fields, digits)
 
 
 def load(data: bytes, name: str = "the compiled pack") -> Pdp:
@@ -80,13 +80,16 @@ def load(data: bytes, name: str = "the compiled pack") -> Pdp:
     except msgspec.DecodeError as error:
         raise _unreadable(name, f"this compiled pack cannot be read: {error}", "compile it again with `habilis compile`") from None
     pack = parse_pack(dict(read.files), dict(read.settings))
+    known = {fact.name: fact.values for fact in pack.vocabulary.facts.values()}
+    if any(known.get(fact) != tuple(values) for one in read.slices for fact, values in one.facts):
+        raise _unreadable(name, "this compiled pack was made by a Habilis that numbers the values of facts otherwise", "compile it again with `habilis compile`")
     made = [_restore(pack, one) for one in read.slices]
     slices = {(subject, action): made[number][0] for subject, action, number in read.uses}
     return Pdp(pack, slices, {id(slice): tables for slice, tables in made})
 
 
 def _restore(pack: Pack, one: _Slice) -> tuple[Slice, Tables]:
-    facts = tuple(pack.vocabulary.facts[name] for name in one.facts)
+    facts = tuple(pack.vocabulary.facts[name] for name, _ in one.facts)
     store = Store([len(fact.values) for fact in facts], pack.node_budget)
     store.order, store.level = list(one.order), [one.order.index(v) for v in range(len(facts))]
     for variable, default, others in one.nodes:  # a node's number is its place: children come first
