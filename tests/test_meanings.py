@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 from random_packs import packs
 
-from engine.evaluator.conditions import And, Compare, Condition, Literal, Name, Not, Or
+from engine.evaluator.conditions import And, Compare, Condition, Literal, Name, Not, Or, names
 from engine.evaluator.reference import deciding_rule, is_for
 from engine.evaluator.slices import FIRST_OUTCOME
 from engine.facts import Situation
@@ -116,6 +116,12 @@ def pack_for(subject: str, action: str) -> Pack:
     return replace(PDP.pack, rules=tuple(rule for rule in PDP.pack.rules if is_for(PDP.pack, rule, subject, action)))
 
 
+def mentioned(pack: Pack) -> set[str]:
+    """The facts that the rules of a pack, and conditions of cells, speak of: no other can be looked at."""
+    conditions = [rule.when for rule in pack.rules] + [named for fact in pack.vocabulary.facts.values() for named in fact.conditional.values()]
+    return {name.fact for condition in conditions for name in names(condition)} & pack.vocabulary.facts.keys()
+
+
 def by_tables(pdp: Pdp, subject: str, action: str, columns: Columns) -> NDArray[np.int32]:
     tables = pdp.runner(subject, action).tables
     rows = len(next(iter(columns.values())))
@@ -164,9 +170,10 @@ def holds_everywhere(condition: Condition, columns: Columns, pack: Pack, known: 
 
 def assert_rows_agree(pdp: Pdp, subject: str, action: str, columns: Columns, pack: Pack | None = None) -> None:
     """The tables and reference.py, situation by situation."""
-    rules = [outcome.rule for outcome in pdp.outcomes]
-    for situation, number in zip(situations(pdp.pack, columns), by_tables(pdp, subject, action, columns).tolist(), strict=True):
-        assert rules[number] == (deciding_rule(pack or pdp.pack, subject, action, situation) or ""), f"{subject}, {action}: {situation}"
+    rules, pack = [outcome.rule for outcome in pdp.outcomes], pack or pdp.pack
+    needed = mentioned(pack) | pdp.runner(subject, action).tables.fields.keys()
+    for situation, number in zip(situations(pdp.pack, {name: columns[name] for name in needed}), by_tables(pdp, subject, action, columns).tolist(), strict=True):
+        assert rules[number] == (deciding_rule(pack, subject, action, situation) or ""), f"{subject}, {action}: {situation}"
 
 
 def assert_columns_agree(pdp: Pdp, subject: str, action: str, columns: Columns) -> None:
