@@ -19,7 +19,10 @@ from engine.consent.store import Conflict, ConsentStore
 from engine.pdp import Pdp
 from engine.request import Entity, Request, parse_json, parse_request
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Grant, refuse, block and mask in a patient's record; see who has access, and what a change would do.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None,
+    help="Grant, refuse, block and mask in a patient's record; see who has access, and what a change would do.",
+)  # fmt: skip
 
 Patient = Annotated[str, typer.Argument(metavar="PATIENT", help="The patient's identifier.", show_default=False)]
 Who = Annotated[str | None, typer.Option("--as", metavar="TYPE:ID", help="Who asks; the patient himself, when left out.", show_default=False)]
@@ -130,7 +133,8 @@ def mask(
 
 
 def _do(
-    action: str, patient: str, target: str | None, document: Path | None, who: str | None, given: list[str] | None, url: str, pack: Path, lang: str | None, json: bool
+    action: str, patient: str, target: str | None, document: Path | None, who: str | None, given: list[str] | None, url: str, pack: Path, lang: str | None,
+    json: bool
 ) -> None:
     pdp = open_pdp(pack)
     choose("action", action, pdp.pack.vocabulary.actions)
@@ -226,7 +230,8 @@ def list_access(patient: Patient, at: At = None, store: StoreUrl = STORE, pack: 
         print_json([{"type": a.form, "id": a.who, "kind": a.kind, "until": _when(a.end, zone), "via": a.via, "recorded_by": a.recorded_by} for a in several])
         return
     for a in several:
-        say(f"{a.kind:<24}{a.form} {a.who}" + (f" (as a member of {a.via})" if a.via else "") + f", until {_when(a.end, zone) or 'withdrawn'}, recorded by {a.recorded_by}")
+        member = f" (as a member of {a.via})" if a.via else ""
+        say(f"{a.kind:<24}{a.form} {a.who}{member}, until {_when(a.end, zone) or 'withdrawn'}, recorded by {a.recorded_by}")
     if not several:
         say("nobody is named in this record")
 
@@ -253,7 +258,8 @@ def history(
         said = {key: value for key, value in one.directive.items() if key not in ("kind", "recorded", "recorded_by", "capacity", "withdraw")}
         what = ("withdraws " if one.directive.get("withdraw") else "") + one.directive["kind"]
         details = ", ".join(f"{key} {value}" for key, value in said.items())
-        say(f"{one.revision:>4}  {iso(one.recorded, zone)[:19]}  {what:<28} {details}  by {one.directive.get('capacity', '?')} {one.directive.get('recorded_by', '?')}")
+        by = f"{one.directive.get('capacity', '?')} {one.directive.get('recorded_by', '?')}"
+        say(f"{one.revision:>4}  {iso(one.recorded, zone)[:19]}  {what:<28} {details}  by {by}")
 
 
 @app.command("preview", epilog=_examples("preview 279035121518989 professional:10000023092 documents.json --with subject.profession=G15_60 --act block"))

@@ -65,7 +65,8 @@ def _slice(slice: Slice, tables: Tables) -> _Slice:
         nodes.append((node.variable, numbers.get(node.default, node.default), [(value, numbers.get(child, child)) for value, child in node.others]))
     fields = [(name, shift, bits) for name, (shift, bits) in tables.fields.items()]
     digits = [(digit.shift, digit.bits, digit.table.astype("<i4").tobytes()) for digit in tables.digits]
-    return _Slice([(fact.name, list(fact.values)) for fact in slice.facts], store.order, numbers.get(slice.root, slice.root), list(slice.rules), nodes, fields, digits)
+    facts = [(fact.name, list(fact.values)) for fact in slice.facts]
+    return _Slice(facts, store.order, numbers.get(slice.root, slice.root), list(slice.rules), nodes, fields, digits)
 
 
 def load(data: bytes, name: str = "the compiled pack") -> Pdp:
@@ -82,7 +83,7 @@ def load(data: bytes, name: str = "the compiled pack") -> Pdp:
     pack = parse_pack(dict(read.files), dict(read.settings))
     known = {fact.name: fact.values for fact in pack.vocabulary.facts.values()}
     if any(known.get(fact) != tuple(values) for one in read.slices for fact, values in one.facts):
-        raise _unreadable(name, "this compiled pack was made by a Habilis that numbers the values of facts otherwise", "compile it again with `habilis compile`")
+        raise _unreadable(name, "this compiled pack numbers the values of facts otherwise than this version", "compile it again with `habilis compile`")
     made = [_restore(pack, one) for one in read.slices]
     slices = {(subject, action): made[number][0] for subject, action, number in read.uses}
     return Pdp(pack, slices, {id(slice): tables for slice, tables in made})

@@ -11,7 +11,6 @@ Anything else that escapes is a bug in Habilis (`AssertionError` and the like), 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -97,5 +96,10 @@ def suggest(word: str, known: Iterable[object]) -> str:
     close = difflib.get_close_matches(word, sorted(str(k) for k in known), n=5, cutoff=0.6)
     if not close:
         return ""
-    best = max(close, key=lambda one: (difflib.SequenceMatcher(None, one, word).ratio(), len(os.path.commonprefix([one, word]))))
+    best = max(close, key=lambda one: (difflib.SequenceMatcher(None, one, word).ratio(), _shared(one, word)))
     return f"did you mean `{best}`?"
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two words start with alike."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -54,7 +54,7 @@ def value_of_input(fact: Fact, value: Any) -> Value:
 
 def input_value(value: Any) -> Any:
     """An input as facts see it: blank text and an empty list are as absent as nothing. A `given` word is not: blank is none of its words, so unknown."""
-    return None if value == [] or isinstance(value, str) and not value.strip() else value
+    return None if value == [] or (isinstance(value, str) and not value.strip()) else value
 
 
 def _input(path: Path, request: Request) -> Any:
@@ -107,7 +107,7 @@ def _held(fact: Fact, form: Held, request: Request, record: Record) -> Value:
             return True
         if form.via and any(s.target in _groups(form, shape, inputs, record) for s in statements):
             return True
-        doubt |= bool(aimed) and not inputs or any(not _readable(value, one) for value in aimed for one in inputs)
+        doubt |= (bool(aimed) and not inputs) or any(not _readable(value, one) for value in aimed for one in inputs)
     return fact.absent if doubt else False
 
 

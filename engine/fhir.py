@@ -4,7 +4,8 @@
     subject -> patient                   author -> author           organisation of an author -> structure date -> deposited
 
 Nothing is invented: what the document does not say, or says in a system that the pack does not know, is left out, and the vocabulary chooses the value of an
-absent input. A prefix that the pack knows of is taken from identifiers. The custodian is not taken for the structure that deposited the document, and nothing is fetched.
+absent input. A prefix that the pack knows of is taken from identifiers. The custodian is not taken for the structure that deposited the document, and
+nothing is fetched.
 """
 
 from __future__ import annotations

@@ -40,8 +40,12 @@ class Runner:
         self.pack, self.slice, self.tables, self.outcomes, self.action = pack, slice, tables, outcomes, action
         self.readers = Readers(slice.facts, tables, pack.vocabulary.time_zone, action)
         self.evaluate = tables.evaluate
-        self.owed = [tuple(pack.obligations[id] for id in o.reason.obligations if pack.obligations[id].is_owed_by(action)) if o.reason else () for o in outcomes]
+        self.owed = [self._owed_by(outcome) for outcome in outcomes]
         self.cells = [fact for fact in slice.facts if isinstance(fact.form, Cell) and fact.name in tables.fields]
+
+    def _owed_by(self, outcome: Outcome) -> tuple[Obligation, ...]:
+        several = [self.pack.obligations[id] for id in outcome.reason.obligations] if outcome.reason else []
+        return tuple(one for one in several if one.is_owed_by(self.action))
 
     def properties(self, obligation: Obligation, request: Request) -> dict[str, Any]:
         """An obligation's properties, `@path` read from the request."""
@@ -176,7 +180,10 @@ def _empty(nothing: Outcome) -> tuple[Slice, Tables]:
 
 
 def compile_pack(pack: Pack) -> Pdp:
-    """Compile a checked pack and prove its invariants. Raises `PackError` with a counterexample for each that does not hold, `TooLarge` over the node budget."""
+    """Compile a checked pack and prove its invariants.
+
+    Raises `PackError` with a counterexample for each that does not hold, `TooLarge` over the node budget.
+    """
     pdp = Pdp(pack)
     if violations := prove(pdp):
         raise PackError(violation.diagnostic() for violation in violations)

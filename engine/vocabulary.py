@@ -65,7 +65,8 @@ class Member:
 class Held:
     """A directive of `kind` is in force (or, `ended`, once was) whose target is `of`.
 
-    `of` maps a form of target to the input compared with it; `everybody` alone stands for a directive that aims at nobody in particular. `where` are properties that
+    `of` maps a form of target to the input compared with it; `everybody` alone stands for a directive that aims at nobody in particular. `where` are
+    properties that
     the directive must have: a constant, or a path of the request. `via` names the kind of membership directives that put the target in a `group`.
     """
 
@@ -166,7 +167,8 @@ class Kind:
 class Act:
     """A directive that a permitted action records, where `when` holds.
 
-    `target` is a path to an object `{type, id}` (or `{type, from, until}`) or a form and the path to its value; nothing: everybody. `until` is a path; without one there, `days` after the
+    `target` is a path to an object `{type, id}` (or `{type, from, until}`) or a form and the path to its value; nothing: everybody. `until` is a path;
+    without one there, `days` after the
     act, 0 being no end. `properties` are words or paths; one whose input is missing is left out.
     """
 

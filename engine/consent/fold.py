@@ -48,7 +48,10 @@ class Record:
         return max(found, key=lambda d: d.revision) if found else None
 
     def instant(self, steps: tuple[str, ...]) -> float | None:
-        """The instant at `record.KIND.PROPERTY`; `from` (or else the instant it was recorded) and `until` are the directive's own. A date counts from its midnight."""
+        """The instant at `record.KIND.PROPERTY`; `from` (or else the instant it was recorded) and `until` are the directive's own.
+
+        A date counts from its midnight.
+        """
         _, kind, key = steps
         directive = self.latest(kind)
         if directive is None:

@@ -1,7 +1,7 @@
 """Decision diagrams: the one intermediate form. A slice of a pack is a finite function, and a reduced ordered diagram holds it exactly.
 
-A node tests one variable and has a child for each of its values. Most values of a large variable lead to the same place, so a node stores the child of the *last*
-value as its default and only the values whose child differs: with that convention the form is canonical, and a variable of ten thousand values costs what it
+A node tests one variable and has a child for each of its values. Most values of a large variable lead to the same place, so a node stores the child of the
+*last* value as its default and only the values whose child differs: with that convention the form is canonical, and a variable of ten thousand values costs what it
 distinguishes. Nodes are hash-consed: the same function has the same number. Leaves are numbers below zero.
 
 Bryant, "Graph-Based Algorithms for Boolean Function Manipulation", IEEE ToC 1986; Srinivasan et al., "Algorithms for Discrete Function Manipulation",
@@ -273,7 +273,8 @@ class Store:
     def sift(self, *roots: int, work: int = 400_000) -> None:
         """Move each variable to the place where the diagrams under the roots are smallest (Rudell 1993), those with most nodes first.
 
-        Variables of more than WIDE values, all above or all below the others, stay. Stops after `work` children looked at: a better order is worth seconds, not minutes. Nodes under the roots keep their numbers; all others are forgotten.
+        Variables of more than WIDE values, all above or all below the others, stay. Stops after `work` children looked at: a better order is worth seconds,
+        not minutes. Nodes under the roots keep their numbers; all others are forgotten.
         """
         self._start_sifting(roots)
         narrow = [level for level, v in enumerate(self.order) if self.sizes[v] <= WIDE]
@@ -338,7 +339,10 @@ class Store:
             self._swap(self.level[variable] - (self.level[variable] > place))
 
     def _swap(self, place: int) -> int:
-        """Exchange two neighbouring variables in place: each upper node that sees the lower one becomes a node of the lower, of the same number. Returns the work done."""
+        """Exchange two neighbouring variables in place: each upper node that sees the lower one becomes a node of the lower, of the same number.
+
+        Returns the work done.
+        """
         upper, lower = self.order[place], self.order[place + 1]
         work = 1
         for n in list(self._by_variable[upper]):

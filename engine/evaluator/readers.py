@@ -1,7 +1,7 @@
 """Facts, fast: a request and a folded record straight into the packed situation of a slice.
 
-`engine.facts` is the definition; this computes the same with one look-up per *input* instead of one computation per fact. Whatever depends on one input alone is a
-dictionary from its values to bits of the packed situation; what the record says of an identifier is bits kept with the record. Property tests compare the
+`engine.facts` is the definition; this computes the same with one look-up per *input* instead of one computation per fact. Whatever depends on one input
+alone is a dictionary from its values to bits of the packed situation; what the record says of an identifier is bits kept with the record. Property tests compare the
 two on whole requests with directives.
 
 The look-ups of a slice are written out as one Python function when the pack is compiled: a call per input, however small, is most of the time otherwise (5.3
@@ -146,7 +146,7 @@ def _written(facts: list[Fact], tables: Tables, action: str) -> Reader:
     if not lines:
         return lambda _request, _record, _at: 0
     body = ["subject, resource, context = request.subject, request.resource, request.context", "code = 0", *lines, "return code"]
-    exec("def read(request, record, at):\n" + "\n".join("    " + line for line in body), known)  # noqa: S102
+    exec("def read(request, record, at):\n" + "\n".join("    " + line for line in body), known)
     return known["read"]  # type: ignore[no-any-return]
 
 
@@ -165,7 +165,13 @@ def _write_input(steps: Steps, facts: list[Fact], tables: Tables, bind: Callable
     of_value = _of_value(facts, tables)
     words: set[str] = set()
     for fact in facts:
-        words |= fact.form.among if isinstance(fact.form, Member) else fact.form.codes.keys() if isinstance(fact.form, Coded) else set(fact.values) - {True, False}  # type: ignore[operator]
+        match fact.form:
+            case Member(_, among):
+                words |= among
+            case Coded(_, codes):
+                words |= codes.keys()
+            case _:
+                words |= {value for value in fact.values if isinstance(value, str)}
     lists: dict[tuple[Any, ...], int] = {}
     table, memory, other = bind({word: of_value(word) for word in [*words, None]}), bind(lists), bind(_of_any(of_value, lists))
     look_up = f"    code |= {table}[v] if v.__class__ is not list else {memory}[tuple(v)]"
@@ -224,7 +230,7 @@ def _by_definition(fact: Fact, tables: Tables) -> Reader:
 
     def read(request: Request, record: Record, at: float) -> int:
         value = value_of(fact, request, record, at)
-        return next(code for one, code in codes if one is value or one == value and isinstance(one, str))
+        return next(code for one, code in codes if one is value or (one == value and isinstance(one, str)))
 
     return read
 

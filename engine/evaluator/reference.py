@@ -1,7 +1,7 @@
 """The meaning of a pack, on one screen. Naive on purpose, never optimised: the tables are compared with this, and so is stock pycasbin.
 
-A situation gives every fact a value. The first rule of the file that is written for the subject's type and the action, and whose condition holds, decides; when none does, the
-pack's default for the action answers. A request for a subject type or an action that the pack does not declare meets no rule.
+A situation gives every fact a value. The first rule of the file that is written for the subject's type and the action, and whose condition holds, decides;
+when none does, the pack's default for the action answers. A request for a subject type or an action that the pack does not declare meets no rule.
 """
 
 from __future__ import annotations

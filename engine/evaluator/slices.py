@@ -2,7 +2,8 @@
 
     rules of the slice -> constants folded -> one diagram per condition -> overlaid, first match first -> default below -> sifted
 
-Slices whose rules and constants are the same share one diagram. What the diagrams are asked is the business of `engine.analysis`; how they are run, of `tables`.
+Slices whose rules and constants are the same share one diagram. What the diagrams are asked is the business of `engine.analysis`; how they are run, of
+`tables`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class OverlayTooLarge(Exception):
 def overlay(builder: Builder, rules: Sequence[tuple[int, Condition | bool]], default: int) -> int:
     """Leaves and their conditions overlaid, first match first, with `default` below.
 
-    By halves: near-copies of rules meet only after each half has been reduced, so that ten thousand of them cost what they distinguish. What no half needs any more is
+    By halves: near-copies of rules meet only after each half has been reduced, so that ten thousand of them cost what they distinguish. What no half needs
+    any more is
     forgotten before the budget is said to be exceeded.
     """
     store = builder.store
@@ -163,7 +165,8 @@ def _too_large(pack: Pack, store: Store, facts: Sequence[Fact], rules: Sequence[
         "diagram-too-large",
         f"the rules `{first.id}` to `{last.id}` ({len(rules)} rules) need a diagram of more than {store.budget:,} nodes for {where}",
         "rules.csv", first.line, text=first.text,
-        help="the facts that multiply are " + ", ".join(f"`{facts[v].name}`" for v in crowded) + "; let fewer of them meet in one condition, or raise node_budget in pack.toml",
+        help="the facts that multiply are " + ", ".join(f"`{facts[v].name}`" for v in crowded)
+        + "; let fewer of them meet in one condition, or raise node_budget in pack.toml",
     )  # fmt: skip
 
 
@@ -250,9 +253,11 @@ class Builder:
 
 
 def facts_of(pack: Pack, conditions: Iterable[Condition]) -> tuple[Fact, ...]:
-    """The facts that conditions mention, and those that cells' conditions do, by name and the wide ones last: an order that does not depend on the order of lines.
+    """The facts that conditions mention, and those that cells' conditions do, by name and the wide ones last: an order that does not depend on the order of
+    lines.
 
-    A fact of thousands of values (a specialty) is tested last: below the few ways in which everything else may have come out, rather than above a copy of everything else for each value.
+    A fact of thousands of values (a specialty) is tested last: below the few ways in which everything else may have come out, rather than above a copy of
+    everything else for each value.
     """
     found: dict[str, Fact] = {}
     waiting = [name.fact for condition in conditions for name in names(condition)]

@@ -117,7 +117,7 @@ def _flat(table: NDArray[np.int32]) -> Sequence[int]:
 
 
 def _index(values: tuple[Value, ...], value: Value) -> int:
-    return next(n for n, one in enumerate(values) if one is value or one == value and isinstance(one, str))
+    return next(n for n, one in enumerate(values) if one is value or (one == value and isinstance(one, str)))
 
 
 def build_tables(slice: Slice, default: int) -> Tables:
@@ -149,7 +149,10 @@ def build_tables(slice: Slice, default: int) -> Tables:
 
 
 def _borders(store: Store, root: int, variables: list[int], bits: list[int]) -> list[tuple[int, int]]:
-    """Where to cut the variables into digits: as few as possible with small tables, then the smallest. Tables grow only where small ones would make more than FEW digits."""
+    """Where to cut the variables into digits: as few as possible with small tables, then the smallest.
+
+    Tables grow only where small ones would make more than FEW digits.
+    """
     if not variables:
         return [(0, 0)]
     entering = [len(_states_at(store, root, variables, place)) for place in range(len(variables))]
@@ -191,7 +194,9 @@ def _states_at(store: Store, root: int, variables: list[int], place: int) -> lis
     return sorted(found | ({root} if level(root) >= place else set()))
 
 
-def _rows(store: Store, states: list[int], variables: list[int], bits: list[int], start: int, end: int, invalid: int) -> tuple[list[NDArray[np.int64]], list[int]]:
+def _rows(
+    store: Store, states: list[int], variables: list[int], bits: list[int], start: int, end: int, invalid: int
+) -> tuple[list[NDArray[np.int64]], list[int]]:
     """For each state, the state after the digit, for each value of the digit; and all the states after it."""
     levels = {v: n for n, v in enumerate(variables)}
     made: dict[tuple[int, int], NDArray[np.int64]] = {}
