@@ -1,8 +1,8 @@
 """Decision diagrams: the one intermediate form. A slice of a pack is a finite function, and a reduced ordered diagram holds it exactly.
 
-A node tests one variable and has a child for each of its values. Most values of a large variable lead to the same place, so a node stores the child of the
-*last* value as its default and only the values whose child differs: with that convention the form is canonical, and a variable of ten thousand values costs what it
-distinguishes. Nodes are hash-consed: the same function has the same number. Leaves are numbers below zero.
+A node tests one variable and has a child for each of its values. Most values of a large variable lead to the same place, so a node stores the child
+of the *last* value as its default and only the values whose child differs: with that convention the form is canonical, and a variable of ten thousand
+values costs what it distinguishes. Nodes are hash-consed: the same function has the same number. Leaves are numbers below zero.
 
 Bryant, "Graph-Based Algorithms for Boolean Function Manipulation", IEEE ToC 1986; Srinivasan et al., "Algorithms for Discrete Function Manipulation",
 ICCAD 1990 (multi-valued); Rudell, "Dynamic Variable Ordering for OBDDs", ICCAD 1993 (sifting).

@@ -1,11 +1,12 @@
 """Facts, fast: a request and a folded record straight into the packed situation of a slice.
 
-`engine.facts` is the definition; this computes the same with one look-up per *input* instead of one computation per fact. Whatever depends on one input
-alone is a dictionary from its values to bits of the packed situation; what the record says of an identifier is bits kept with the record. Property tests compare the
-two on whole requests with directives.
+`engine.facts` is the definition; this computes the same with one look-up per *input* instead of one computation per fact. Whatever depends on one
+input alone is a dictionary from its values to bits of the packed situation; what the record says of an identifier is bits kept with the record.
+Property tests compare the two on whole requests with directives.
 
-The look-ups of a slice are written out as one Python function when the pack is compiled: a call per input, however small, is most of the time otherwise (5.3
-microseconds a decision with a closure per input, 2.2 written out). Every line falls back to a plain function for values that are not the usual ones.
+The look-ups of a slice are written out as one Python function when the pack is compiled: a call per input, however small, is most of the time
+otherwise (5.3 microseconds a decision with a closure per input, 2.2 written out). Every line falls back to a plain function for values that are not
+the usual ones.
 """
 
 from __future__ import annotations
