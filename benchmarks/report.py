@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil, floor, log10
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def screen(answer: Answer) -> str:
     parts = [f"{answer.question}\n  {answer.size}\n  beside: {answer.baseline}"]
     for table in answer.tables:
         parts.append("\n".join([table.title, *_aligned(table.columns, table.rows)]))
-    parts.append("\n".join(_aligned(("bar", "limit", "measured", ""), map(_bar, answer.bars))))
+    parts.append("\n".join(_aligned(("bar", "limit", "measured", "met?"), map(_bar, answer.bars))))
     parts += answer.notes
     return "\n\n".join(parts)
 
@@ -70,26 +71,26 @@ def _aligned(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]
 
 def _bar(bar: Bar) -> tuple[str, str, str, str]:
     measured = "nothing" if bar.measured is None else f"{digits(float(bar.measured))} {bar.unit}"
-    return bar.what, f"{'≥' if bar.at_least else '≤'} {digits(bar.limit)} {bar.unit}", measured, "met" if bar.is_met else "MISSED"
+    return bar.what, f"{'≥' if bar.at_least else '≤'} {digits(bar.limit)} {bar.unit}", measured, "yes" if bar.is_met else "MISSED"
 
 
-def markdown(answers: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+def markdown(answers: Sequence[Mapping[str, Any]]) -> str:
     """results.md: bars first, then each question."""
-    packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
-    lines = [
-        "# Results", "",
-        "Written by `python -m benchmarks`; how to read it: docs/benchmarks.md.", "",
-        f"{about['date']}. {about['processor']}, {about['cores']} cores, {about['memory']}, {about['system']}. {about['python']}; {packages}.", "",
-    ]  # fmt: skip
+    lines = ["# Results", "", "Written by `python -m benchmarks`; how to read it: docs/benchmarks.md.", ""]
     bars = [Bar(**bar) for answer in answers for bar in answer["bars"]]
-    lines += ["## Bars", "", *_rows(("bar", "limit", "measured", ""), map(_bar, bars)), ""]
+    lines += ["## Bars", "", *_rows(("bar", "limit", "measured", "met?"), map(_bar, bars)), ""]
     for answer in answers:
-        lines += [f"## {answer['question']}", "", f"Size: {answer['size']}. Baseline: {answer['baseline']}.", ""]
+        lines += [f"## {answer['question']}", "", f"Size: {answer['size']}. Baseline: {answer['baseline']}.", "", f"Measured {_machine(answer['machine'])}", ""]
         for table in answer["tables"]:
             lines += [f"### {table['title']}", "", *_rows(table["columns"], table["rows"]), ""]
         lines += [f"![{plot['title']}]({file_of(answer['name'], n)})\n" for n, plot in enumerate(answer["plots"])]
         lines += [f"{note}\n" for note in answer["notes"]]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
+    return f"{about['date']} on {about['processor']}, {about['cores']} cores, {about['memory']}, {about['system']}; {about['python']}; {packages}."
 
 
 def _rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -105,13 +106,12 @@ def write(answers: Sequence[Answer], folder: Path, order: Sequence[str]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
     known = json.loads(file.read_text()) if file.exists() else {"answers": []}
-    fresh = {answer.name: asdict(answer) for answer in answers}
+    about = machine()
+    fresh = {answer.name: {**asdict(answer), "machine": about} for answer in answers}
     kept = {one["name"]: one for one in known["answers"] if one["name"] not in fresh}
     merged = [{**fresh, **kept}[name] for name in order if name in fresh or name in kept]
-    about = machine()
-    text = json.dumps({"machine": about, "answers": _rounded(merged)}, ensure_ascii=False, indent=1)
-    file.write_text(text + "\n")
-    (folder / "results.md").write_text(markdown(_rounded(merged), about))
+    file.write_text(json.dumps({"answers": _rounded(merged)}, ensure_ascii=False, indent=1) + "\n")
+    (folder / "results.md").write_text(markdown(_rounded(merged)))
     for answer in answers:
         for n, plot in enumerate(answer.plots):
             _draw(plot, folder / file_of(answer.name, n))
@@ -136,6 +136,7 @@ def _draw(plot: Plot, file: Path) -> None:
     matplotlib.use("svg")
     matplotlib.rcParams |= {"svg.hashsalt": "habilis", "svg.fonttype": "none", "font.size": 9}
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(plot.bars) + 1 if plot.bars else 4.5))
     if plot.bars:
@@ -150,11 +151,14 @@ def _draw(plot: Plot, file: Path) -> None:
     for name, points in plot.curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name) if points else None
     if plot.curves:
-        axes.set(xscale="log", yscale="log", xlabel=plot.x, ylabel=plot.y)
+        heights = [y for points in plot.curves.values() for _, y in points]
+        axes.set(xscale="log", yscale="log", xlabel=plot.x, ylabel=plot.y, ylim=(10 ** floor(log10(min(heights))), 10 ** ceil(log10(max(heights)))))
         axes.legend(frameon=False)
         axes.grid(True, which="major", color="#e5e5e5")
+    for axis in (axes.xaxis, axes.yaxis) if plot.curves else (axes.xaxis,):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_title(plot.title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(file, metadata={"Date": None, "Creator": None})
+    figure.savefig(file, bbox_inches="tight", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)

@@ -91,7 +91,7 @@ class Pdp:
                 try:
                     tables[key] = build_tables(slice, default)
                 except OverflowError as error:
-                    message = f"{subject}, {action} depends on {error}, more than one machine word holds"
+                    message = f"{subject}, {action} depends on {error}"
                     raise TooLarge([Diagnostic("too-many-facts", message, "rules.csv", help="split what these rules ask into fewer facts")]) from None
             made[subject, action] = Runner(self.pack, slice, tables[key], self.outcomes, action)
         return made

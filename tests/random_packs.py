@@ -153,6 +153,7 @@ _cell = {"form": st.just("cell"), "grid": st.just("map"), "row": st.sampled_from
 FORMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "given": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, **_truth}),
     "given word": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, "values": st.just(list(WORDS)), **_words}),
+    "given word again": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, "values": st.just(list(reversed(WORDS))), **_words}),
     "given one word": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, "values": st.just(["x"]), "absent": st.just("x")}),
     "given text": st.fixed_dictionaries({"form": st.just("given"), "of": _paths, "text": st.just(True), **_truth}),
     "setting": st.fixed_dictionaries({"form": st.just("given"), "of": st.just("setting.strict"), "absent": st.booleans()}),
@@ -188,7 +189,7 @@ def _tests(facts: Mapping[str, Mapping[str, Any]], subjects: Sequence[str], acti
     words = {name: fact["values"] for name, fact in facts.items() if fact.get("values")}
     made = [f"r.{name}" for name in facts if name not in words]
     made += [f"r.{name} {sign} '{value}'" for name, values in words.items() for value in values for sign in ("==", "!=")]
-    made += [f"r.{a} {sign} r.{b}" for a in words for b in words if a != b and words[a] == words[b] for sign in ("==", "!=")]
+    made += [f"r.{a} {sign} r.{b}" for a in words for b in words if set(words[a]) == set(words[b]) for sign in ("==", "!=")]
     made += [f"r.subject.type == '{subject}'" for subject in subjects] + [f"r.action.name != '{action}'" for action in actions]
     return made
 

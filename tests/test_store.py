@@ -234,6 +234,15 @@ def test_a_read_is_one_statement_that_brings_only_what_is_new(opened: Opener, st
     assert statements == [5, 0, 0, 2, 0, 7, 0]
 
 
+def test_a_record_is_folded_once_until_it_ends_or_changes(consent: ConsentStore) -> None:
+    consent.append(PATIENT, [authorise("1", until="2026-11-21T15:00:00+01:00")], NOW)
+    first, second, ended = (consent.read(PATIENT, at)[0] for at in (NOW, NOW + 60, NOW + 3300))
+    assert second.in_force is first.in_force
+    assert second.index is first.index, "what a compiled pack keeps with a record is kept"
+    assert (first.at, second.at, ended.in_force) == (NOW, NOW + 60, ())
+    assert consent.append(PATIENT, BLOCK, NOW + 3300).revision == consent.read(PATIENT, NOW + 3300)[0].revision
+
+
 def test_the_statement_looks_nothing_up_but_by_key(place: Path) -> None:
     database = open_database(f"sqlite:///{place}/consent.db", create=True, timeout=1)
     assert isinstance(database, Sqlite)

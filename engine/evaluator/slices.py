@@ -221,9 +221,7 @@ class Builder:
             case Compare(left, Literal(value), equal):
                 return self._is(left.fact, [value], equal)
             case Compare(left, Name(right), equal):
-                same = NONE
-                for value in self.fact[left.fact].values:
-                    same = store.first(same, store.both(self._is(left.fact, [value], True), self._is(right, [value], True)))
+                same = self._same(left.fact, right)
                 return same if equal else store.negate(same)
             case Not(item):
                 return store.negate(self.build(item))
@@ -245,6 +243,15 @@ class Builder:
         for value, condition in self.fact[name].conditional.items():
             made = self.store.first(made, self.store.both(self._is(name, [value], True), self.build(condition)))
         return made
+
+    def _same(self, left: str, right: str) -> int:
+        """Where two facts of the same words have the same word. Built from the one tested first, so that it costs a node for each word."""
+        if left == right:
+            return HOLDS
+        upper, lower = sorted((left, right), key=lambda name: self.store.level[self.variable[name]])
+        place = {value: n for n, value in enumerate(self.fact[lower].values)}
+        children = {n: self.store.test(self.variable[lower], [place[value]]) for n, value in enumerate(self.fact[upper].values)}
+        return self.store.node(self.variable[upper], children, children[len(children) - 1])
 
     def _is(self, name: str, values: Iterable[Value], equal: bool) -> int:
         known = self.fact[name].values

@@ -24,6 +24,8 @@ FEW = 4
 MAX_TABLE = 1 << 14
 LARGEST_TABLE = 1 << 22
 """Entries of a table: small ones stay in the processor's cache. Packs of thousands of rules get larger ones rather than more digits."""
+HUGE_TABLE = 1 << 26
+"""No table has more entries, not even that of one variable alone: a quarter of a gigabyte."""
 MAX_BITS = 62
 
 
@@ -121,12 +123,12 @@ def _index(values: tuple[Value, ...], value: Value) -> int:
 
 
 def build_tables(slice: Slice, default: int) -> Tables:
-    """Flatten a slice; `default` is the outcome of bit patterns that stand for nothing. Raises `OverflowError` over 62 bits of facts."""
+    """Flatten a slice; `default` is the outcome of bit patterns that stand for nothing. Raises `OverflowError`, saying of what there is too much."""
     store, root = slice.store, slice.root
     variables = store.support(root)
     bits = [max(1, (store.sizes[v] - 1).bit_length()) for v in variables]
     if sum(bits) > MAX_BITS:
-        raise OverflowError(f"{sum(bits)} bits of facts")
+        raise OverflowError(f"{sum(bits)} bits of facts, more than one machine word holds")
     borders = _borders(store, root, variables, bits)
     fields: dict[str, tuple[int, int]] = {}
     digits: list[Digit] = []
@@ -159,6 +161,9 @@ def _borders(store: Store, root: int, variables: list[int], bits: list[int]) -> 
     limit = MAX_TABLE
     while len(borders := _cut(entering, bits, limit)) > FEW and limit < LARGEST_TABLE:
         limit *= 4
+    largest = max(entering[start] << sum(bits[start:end]) for start, end in borders)
+    if largest > HUGE_TABLE:
+        raise OverflowError(f"facts of so many values that a table has {largest:,} entries, more than {HUGE_TABLE:,}")
     return borders
 
 
