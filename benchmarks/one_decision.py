@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers, plain
-from benchmarks.inputs import ACTION, SEED, SUBJECT, World, make_world, places, shuffled, situations
+from benchmarks.inputs import ACTION, AT, SEED, SUBJECT, World, as_request, make_world, places, shuffled, situations
 from benchmarks.measure import Answer, Bar, Contender, Inputs, Plot, Table, shuffled_blocks, time_in_turns, timing_table
 from benchmarks.packs import FRENCH
+from engine.consent.directives import Directive, parse_directives
 from engine.consent.fold import Record
 from engine.evaluator.tables import Tables
 from engine.pdp import Pdp, load_pdp
 from engine.request import Request
 
-PACKED, OBJECT, MAPPING, REQUEST, NEW_RECORD = (
-    "Habilis, from packed facts", "Habilis, from a facts object", "Habilis, from a mapping of facts",
-    "Habilis, from a request and a folded record", "Habilis, the same, a record folded anew for each",
-)  # fmt: skip
+PACKED, OBJECT, MAPPING = "Habilis, from packed facts", "Habilis, from a facts object", "Habilis, from a mapping of facts"
+REQUEST = "Habilis, from a request and a folded record"
+NEW_RECORD = "Habilis, from a request and a record just folded"
+FOLDING = "Habilis, from a request and directives to fold"
 PLAIN_OBJECT, GENERATED, PLAIN_REQUEST = "plain Python, from a facts object", "plain Python, generated `if`s", "plain Python, from a request and a record"
 BASELINE = "the same rules as a hand-written function of plain Python"
 CASBIN = {
@@ -125,13 +126,19 @@ def _from_requests(pdp: Pdp, world: World, records: list[Record], orders: list[l
     def plainly(block: int) -> list[tuple[Request, plain.Patient]]:
         return [(request, patients[id(record)]) for request, record in pairs(block)]
 
-    def anew(block: int) -> list[tuple[Request, Record]]:
+    said = [parse_directives(some, pdp.pack.vocabulary) for some in world.directives]
+
+    def unfolded(block: int) -> list[tuple[Request, tuple[Directive, ...]]]:
         order = orders[block][:few]
-        return world.pairs({world.patients[n]: pdp.fold(world.directives[world.patients[n]], records[0].at) for n in order}, order)  # type: ignore[arg-type]
+        return [(as_request(world.texts[n]), said[world.patients[n]]) for n in order]
+
+    def just_folded(block: int) -> list[tuple[Request, Record]]:
+        return [(request, pdp.fold(directives, AT)) for request, directives in unfolded(block)]
 
     return [
         Contender(REQUEST, pdp.decide, pairs, star=True),
-        Contender(NEW_RECORD, pdp.decide, anew, star=True),
+        Contender(NEW_RECORD, pdp.decide, just_folded, star=True),
+        Contender(FOLDING, lambda request, directives: pdp.decide(request, pdp.fold(directives, AT)), unfolded, star=True),
         Contender(PLAIN_REQUEST, lambda request, patient: plain.decide(request, patient, lists), plainly, star=True),
     ]
 

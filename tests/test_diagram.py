@@ -323,8 +323,9 @@ def test_more_facts_than_a_machine_word_holds_fail_cleanly() -> None:
 def equal_words(number: int) -> dict[str, bytes]:
     """A pack whose one rule compares two facts of the same words, in opposite orders."""
     words = [f"word-{n}" for n in range(number)]
-    facts = {f"context.{name}": {"form": "given", "of": f"context.{name}", "values": known, "absent": words[0]} for name, known in (("a", words), ("b", words[::-1]))}
-    return write_pack(facts=facts, rules=[("same", "*", "*", "r.context.a == r.context.b", "allow"), ("itself", "*", "*", "r.context.a == r.context.a", "deny")])
+    facts = {name: {"form": "given", "of": name, "values": known, "absent": words[0]} for name, known in (("context.a", words), ("context.b", words[::-1]))}
+    rules = [("same", "*", "*", "r.context.a == r.context.b", "allow"), ("itself", "*", "*", "r.context.a == r.context.a", "deny")]
+    return write_pack(facts=facts, rules=rules)
 
 
 def test_two_facts_of_many_words_are_compared_word_by_word() -> None:
@@ -334,8 +335,8 @@ def test_two_facts_of_many_words_are_compared_word_by_word() -> None:
         assert pdp.evaluate("user", "read", {"context.a": f"word-{a}", "context.b": f"word-{b}"}).rule == ("same" if a == b else "itself")
 
 
-def test_two_facts_of_too_many_words_fail_cleanly_and_soon() -> None:
-    with pytest.raises(TooLarge, match="user, read depends on facts of so many values that a table has 163,[0-9,]* entries, more than 67,108,864"):
+def test_two_facts_of_too_many_words_fail_cleanly() -> None:
+    with pytest.raises(TooLarge, match=r"user, read depends on facts of so many values that a table has 163,[0-9,]* entries, more than 67,108,864"):
         Pdp(parse_pack(equal_words(10_000)))
 
 

@@ -187,14 +187,22 @@ def test_a_record_that_still_holds_decides_as_one_folded_then(request: Request, 
         assert PDP.decide(question, early, at).situation == then.situation
 
 
+DISTINCT = {id(slice): key for key, slice in PDP.slices.items()}.values()
+"""One (subject type, action) for each distinct slice: what holds for these holds for all."""
+
+
 def permits(request: Request, said: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """The (subject type, action) that a record lets this request do."""
+    """The (subject type, action), one for each distinct slice, that a record lets this request do."""
     record = PDP.fold(said, NOW)
-    answers = {(one.subject.type, one.action.name): PDP.decide(one, record) for one in every_question(request)}
-    return {key for key, answer in answers.items() if answer.permitted}
+    found = set()
+    for subject, action in DISTINCT:
+        who = Entity(subject, request.subject.id, request.subject.properties)
+        if PDP.decide(Request(who, Action(action, request.action.properties), request.resource, request.context), record).permitted:
+            found.add((subject, action))
+    return found
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(french, said, refused)
 def test_a_block_a_mask_or_a_refusal_never_opens(request: Request, said: list[dict[str, Any]], refusal: dict[str, Any]) -> None:
     refused = [*said, refusal]
@@ -204,7 +212,7 @@ def test_a_block_a_mask_or_a_refusal_never_opens(request: Request, said: list[di
         assert permits(request, [*refused, one]) <= before, one
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(french, said, granted)
 def test_withdrawing_a_grant_never_opens(request: Request, said: list[dict[str, Any]], grant: dict[str, Any]) -> None:
     granted = [*said, grant]
