@@ -295,3 +295,11 @@ def test_every_request_has_an_answer(request, record):
 @given(values, st.sampled_from(sorted(paths())))
 def test_an_input_is_looked_up_in_anything(value, steps):
     Request(Entity("a", "b", {steps[-1]: value}), Action("c", {steps[1]: value}), Entity("d", "e", {steps[1]: value}), {steps[-1]: value}).look_up(steps)
+
+
+def test_an_alias_that_says_nothing_of_an_action_leads_nowhere_whatever_the_context_holds() -> None:
+    path = load_pdp("policies").pack.vocabulary.patient
+    assert path is not None
+    context = {"": {"patient": "1"}, "never": {"patient": "1"}, "patient": "1"}
+    request = parse_request({"subject": {"type": "x", "id": "1"}, "action": {"name": "unheard"}, "resource": {"type": "t", "id": "d"}, "context": context})
+    assert request.look_up(path.for_action("unheard")) is None
