@@ -46,6 +46,8 @@ class Request:
     def look_up(self, steps: tuple[str, ...]) -> Any:
         """The input at the end of `steps` (see `vocabulary.Path`), or nothing. Never raises."""
         head, *rest = steps
+        if head not in ("subject", "action", "resource", "context"):
+            return None
         here: Any
         if head == "context":
             here = self.context

@@ -35,8 +35,8 @@ from engine.vocabulary import Act, Cell, Coded, Elapsed, Fact, Form, Given, Grid
 FILE = "vocabulary.toml"
 OBJECTS = ("subject", "action", "resource", "context", "consent", "matrix")
 INPUTS = ("subject", "action", "resource", "context")
-NEVER: Any = ("never",)
-"""A step that leads nowhere: no JSON object has a key that is not text."""
+NEVER = "never"
+"""The first step of a path that leads nowhere: it is no part of a request."""
 
 
 def build_vocabulary(spec: VocabularySpec, settings: Mapping[str, Scalar], zone: str, files: Mapping[str, bytes], found: list[Diagnostic]) -> Vocabulary:
@@ -256,7 +256,7 @@ class _Builder:
                         by_action[action] = steps
             otherwise = self.spec.alias[head].get("otherwise")
             steps = (*otherwise.split("."), *rest) if otherwise else (head, *rest)
-            return Path(text, steps if otherwise else ("context", NEVER, *steps), by_action)
+            return Path(text, steps if otherwise else (NEVER, *steps), by_action)
         if head == "record" and of_record:
             if len(rest) != 2 or rest[0] not in self.kinds or rest[1] not in (*self.kinds[rest[0]].properties, "from", "until"):
                 help = "write record.KIND.PROPERTY with a property that the kind declares, `from` or `until`"
