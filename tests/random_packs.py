@@ -282,6 +282,8 @@ def request_from(subject: str, action: str, inputs: Mapping[Steps, Any]) -> Requ
     """A request with these inputs."""
     parts: dict[str, dict[str, Any]] = {"subject": {}, "action": {}, "resource": {}, "context": {}}
     for (head, *rest), value in sorted(inputs.items(), key=lambda item: len(item[0])):
+        if head not in parts:  # an alias that says nothing of this action leads nowhere
+            continue
         here = parts[head]
         for step in rest[:-1]:
             here = here.setdefault(step, {}) if isinstance(here.get(step, {}), dict) else {}
