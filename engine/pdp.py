@@ -30,7 +30,7 @@ from engine.facts import cell_place
 from engine.pack import Obligation, Pack, load_pack
 from engine.request import Action, Entity, Request
 from engine.specs import Scalar
-from engine.vocabulary import Cell, Value
+from engine.vocabulary import Cell, Fact, Value
 
 
 class Runner:
@@ -56,14 +56,19 @@ class Runner:
             return ""
         return self.pack.discreet.get(language, "") if outcome.reason.discreet else outcome.reason.words.get(language, "")
 
+    @staticmethod
+    def letter(fact: Fact, request: Request) -> str | None:
+        """What stands in the cell to which a request leads, as the grid has it; nothing where there is no such cell."""
+        form: Cell = fact.form  # type: ignore[assignment]
+        row, column = cell_place(form, request)
+        return form.grid.rows.get(row or "", {}).get(column or "")
+
     def leans_on(self, answer: Answer) -> list[str]:
         """The inferred cells on which the decision turns."""
         made = []
         for fact in self.cells:
             form: Cell = fact.form  # type: ignore[assignment]
-            row, column = cell_place(form, answer.request)
-            letter = form.grid.rows.get(row or "", {}).get(column or "")
-            if letter in form.grid.inferred:
+            if self.letter(fact, answer.request) in form.grid.inferred:
                 shift, bits = self.tables.fields[fact.name]
                 bare = answer.code & ~((1 << bits) - 1 << shift)
                 others = (bare | self.tables.code(fact.name, value) for value in fact.values)

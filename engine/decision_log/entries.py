@@ -1,0 +1,212 @@
+"""What the decision log says: one entry for each request, made from its answers after they were given.
+
+An entry holds identifiers, the situation as a code, the rule and the letters of the cells that were looked at; never the content of a document. Of what a caller
+sent it keeps the inputs that the pack declares and nothing else. What the codes mean is said once, by the `pack` entry of the process that uses a pack, so that a
+log is read without the pack. A list of five hundred documents is one entry: one row for each would cost four fifths of the throughput.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.answer import Answer
+from engine.pack import Pack
+from engine.pdp import Pdp, Runner
+from engine.request import Request
+from engine.vocabulary import Cell, Coded, Elapsed, Given, Held, Member, Path, Same
+
+encode = msgspec.json.Encoder().encode
+LONGEST_WORD = 256
+"""Characters of a code that an entry repeats; what is longer is no code."""
+
+
+def new_id() -> str:
+    """The identifier of an entry and of its decisions: 26 random characters."""
+    return secrets.token_hex(13)
+
+
+class DecisionEntry(msgspec.Struct, tag_field="kind", tag="decision", omit_defaults=True):
+    """One question about one patient's record: by one subject, about one document or a list of them.
+
+    `items`: for each resource its id, its code in the grids (nothing where it has none), the situation, the number of the outcome, and the letters of the cells.
+    `withheld`: the places of items that were permitted, and refused to this caller because it does not do what the permit obliges it to.
+    """
+
+    id: str
+    at: float
+    received: float
+    caller: str
+    patient: str
+    subject: Mapping[str, Any]
+    action: Mapping[str, Any]
+    context: Mapping[str, Any]
+    token: str
+    pack: str
+    mode: str
+    items: Sequence[tuple[str, Any, int, int, str]]
+    request: str = ""
+    withheld: Sequence[int] = ()
+    searched: str = ""
+    """What a search looked for (`subject`, `resource`, `action`); each candidate is then an item."""
+
+
+class ActEntry(DecisionEntry, tag="act"):
+    """An act on a record, with the directives that it wrote, and the token of the record with them. `state`: `asked` before it is done, then `done` or `refused`."""
+
+    state: str = ""
+    directives: Sequence[Mapping[str, Any]] = ()
+    after: str = ""
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+BESIDE = {"context": {"basis", "session"}, "subject": set(), "action": set(), "resource": set()}
+"""What no fact asks for, and a reviewer does: on what basis an act was asked for, and the session of which emergencies are told once."""
+
+
+class Inputs:
+    """Which properties of a request the entries of a pack repeat: those that its facts, acts, identifiers and obligations read."""
+
+    def __init__(self, pack: Pack):
+        self.declared: dict[str, frozenset[str]] = {}
+        found: dict[str, set[str]] = {part: set(words) for part, words in BESIDE.items()}
+        for steps in _all_steps(pack):
+            head, *rest = steps
+            if head in found and rest and rest != ["id"]:
+                found[head].add(rest[0])
+        self.declared = {part: frozenset(words) for part, words in found.items()}
+
+    def kept(self, part: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        declared = self.declared[part]
+        return {key: value for key, value in properties.items() if key in declared}
+
+
+def _all_steps(pack: Pack) -> Iterable[tuple[str, ...]]:
+    for path in _paths(pack):
+        yield path.steps
+        yield from path.by_action.values()
+    for obligation in pack.obligations.values():
+        yield from (tuple(text[1:].split(".")) for text in obligation.properties.values() if text.startswith("@"))
+
+
+def _paths(pack: Pack) -> Iterable[Path]:
+    for fact in pack.vocabulary.facts.values():
+        match fact.form:
+            case Given(of) | Member(of) | Coded(of) | Elapsed(of):
+                yield of
+            case Same(left, right):
+                yield from (left, right)
+            case Held():
+                yield from (path for _, path in fact.form.of if path is not None)
+                yield from (wanted for _, wanted in fact.form.where if isinstance(wanted, Path))
+            case Cell():
+                yield from (path for path in (fact.form.row, fact.form.column) if path is not None)
+    for acts in pack.vocabulary.acts.values():
+        for act in acts:
+            yield from (part for part in (act.until, act.target[1] if isinstance(act.target, tuple) else act.target) if part is not None)
+            yield from (word for _, word in act.properties if isinstance(word, Path))
+    yield from (path for path, _ in pack.identifiers.paths)
+
+
+# --- decisions -------------------------------------------------------------------------------------------------------
+
+
+class Scribe:
+    """Writes the items of one pack's entries."""
+
+    def __init__(self, pdp: Pdp):
+        self.pdp, self.inputs = pdp, Inputs(pdp.pack)
+        self._rows: dict[Runner, tuple[str, ...] | None] = {}
+
+    def items(self, answers: Sequence[Answer]) -> list[tuple[str, Any, int, int, str]]:
+        """One item for each answer of one question."""
+        runner = answers[0].runner
+        steps = self._row(runner)
+        if steps is None:
+            return [(one.request.resource.id, None, one.code, one.outcome.number, "") for one in answers]
+        letters: dict[Any, str] = {}
+        made = []
+        for one in answers:
+            request = one.request
+            row = request.resource.properties.get(steps[1]) if steps[0] == "resource" and len(steps) == 2 else request.look_up(steps)
+            if row.__class__ is not str or len(row) > LONGEST_WORD:
+                row = None
+            if row not in letters:
+                letters[row] = _letters(runner, request)
+            made.append((request.resource.id, row, one.code, one.outcome.number, letters[row]))
+        return made
+
+    def _row(self, runner: Runner) -> tuple[str, ...] | None:
+        """Where the code is that leads to a row of the grids that this slice looks at; nothing when it looks at none."""
+        if runner not in self._rows:
+            rows = {fact.form.row.for_action(runner.action) for fact in runner.cells}  # type: ignore[union-attr]
+            self._rows[runner] = min(rows) if rows else None
+        return self._rows[runner]
+
+
+def _letters(runner: Runner, request: Request) -> str:
+    """The letters of the cells that a slice looks at, in the order of its cells, `-` where there is no cell."""
+    return "".join(runner.letter(fact, request) or "-" for fact in runner.cells)
+
+
+# --- packs -----------------------------------------------------------------------------------------------------------
+
+
+def pack_entry(pdp: Pdp, at: float) -> bytes:
+    """What the codes of a pack's entries mean: written by a process that starts to use the pack."""
+    pack = pdp.pack
+    slices: dict[str, Any] = {}
+    for (subject, action), slice in pdp.slices.items():
+        runner = pdp.runner(subject, action)
+        assert runner is not None
+        facts = {name: [shift, bits, list(runner.tables.values[name])] for name, (shift, bits) in runner.tables.fields.items()}
+        slices[f"{subject}/{action}"] = {"facts": facts, "cells": [fact.name for fact in runner.cells]}
+        del slice
+    outcomes = [
+        {
+            "rule": one.rule,
+            "decision": one.decision,
+            "discreet": one.reason is not None and one.reason.discreet,
+            "legal_basis": one.reason.legal_basis if one.reason else "",
+            "words": dict(one.reason.words) if one.reason else {},
+            "obligations": {action: [pack_one.id for pack_one in _owed(pack, one.reason.obligations, action)] for action in pack.vocabulary.actions}
+            if one.reason and one.reason.obligations
+            else {},
+        }
+        for one in pdp.outcomes
+    ]
+    obligations = {
+        one.id: {"to": one.to, "actions": sorted(one.actions) if one.actions is not None else None, "properties": dict(one.properties), "words": dict(one.words)}
+        for one in pack.obligations.values()
+    }
+    return encode(
+        {
+            "kind": "pack",
+            "id": new_id(),
+            "at": at,
+            "digest": pack.digest,
+            "name": pack.name,
+            "version": pack.version,
+            "time_zone": pack.vocabulary.time_zone,
+            "actions": dict(pack.vocabulary.actions),
+            "slices": slices,
+            "outcomes": outcomes,
+            "obligations": obligations,
+        }
+    )
+
+
+def _owed(pack: Pack, ids: Iterable[str], action: str) -> list[Any]:
+    return [pack.obligations[id] for id in ids if pack.obligations[id].is_owed_by(action)]
+
+
+# --- other entries ---------------------------------------------------------------------------------------------------
+
+
+def entry(kind: str, at: float, **said: Any) -> bytes:
+    """An entry that is no decision: `outcome` of an access, `read` of the log or a journal, `refused` caller, `review`. Members that are nothing are left out."""
+    return encode({"kind": kind, "id": new_id(), "at": at} | {key: value for key, value in said.items() if value is not None})
