@@ -205,6 +205,7 @@ AnyFact = Annotated[
 
 class KindSpec(Spec):
     targets: list[str] = Field(min_length=1)
+    intervals: list[str] = []
     properties: list[str] = []
     ends: list[str] = []
     group: str | None = None

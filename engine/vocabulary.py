@@ -154,13 +154,14 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of directive: the forms of its target, its properties, the kinds it withdraws, the property that names a group."""
+    """A kind of directive: the forms of its target, its properties, the kinds it withdraws, the property that names a group, the forms that are intervals."""
 
     name: str
     targets: tuple[str, ...]
     properties: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
     group: str | None = None
+    intervals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

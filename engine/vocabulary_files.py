@@ -50,7 +50,7 @@ class _Builder:
     def __init__(self, spec: VocabularySpec, settings: Mapping[str, Scalar], zone: str, files: Mapping[str, bytes], found: list[Diagnostic]):
         self.spec, self.settings, self.zone, self.files, self.found = spec, settings, zone, files, found
         self.actions = {action: about for about, actions in spec.actions.items() for action in actions}
-        self.kinds = {name: Kind(name, tuple(k.targets), tuple(k.properties), tuple(k.ends), k.group) for name, k in spec.kind.items()}
+        self.kinds = {name: Kind(name, tuple(k.targets), tuple(k.properties), tuple(k.ends), k.group, tuple(k.intervals)) for name, k in spec.kind.items()}
         self.lists = {name: self.sheet(one.file, ()) for name, one in spec.code_list.items()}
         self.grids = {name: self.grid(name, one) for name, one in spec.grid.items()}
 
@@ -133,6 +133,10 @@ class _Builder:
             for ended in kind.ends:
                 if ended not in self.kinds:
                     self.report("kind-unknown", f"unknown kind of directive `{ended}`", ("kind", name, "ends"), _close(ended, self.kinds))
+            for form in kind.intervals:
+                if form not in kind.targets:
+                    message = f"a directive of kind `{name}` has no target `{form}`"
+                    self.report("target-unknown", message, ("kind", name, "intervals"), _close(form, kind.targets))
             for key in kind.properties:
                 if key in OWN:
                     self.report("property-name", f"every directive has `{key}`: it cannot be a property", ("kind", name, "properties"), "give it another name")

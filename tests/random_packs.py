@@ -93,7 +93,7 @@ KINDS = {
     "grant": {"targets": ["person", "team", "everybody"], "properties": ["by"]},
     "ban": {"targets": ["person"], "ends": ["grant"]},
     "member": {"targets": ["person"], "properties": ["team"], "group": "team"},
-    "seal": {"targets": ["item", "made", "everybody"]},
+    "seal": {"targets": ["item", "made", "everybody"], "intervals": ["made"]},
     "birth": {"targets": ["everybody"], "properties": ["day"]},
 }
 SETTINGS = {"strict": {"value": True}, "tone": {"value": "y", "choices": list(WORDS)}, "delay": {"value": 3, "unit": "days"}}
@@ -332,7 +332,7 @@ def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrat
         words = sorted(aims(pack).get(shape) or PEOPLE)
         aimed = st.sampled_from([words[0], *words])  # the first is whom everyday requests speak of
         several = st.lists(aimed, min_size=1, max_size=3, unique=True)
-        named = st.one_of(interval, interval, aimed) if shape in ("deposited", "made") else st.one_of(aimed, several)
+        named = interval if shape in kind.intervals else st.one_of(aimed, several)
         targets.append(st.just(MISSING) if shape == "everybody" else st.fixed_dictionaries({shape: named}))
     properties = {key: st.sampled_from(_properties(pack, key, key == kind.group)) for key in kind.properties}
     bounds = st.fixed_dictionaries({}, optional={"from": st.sampled_from(BOUNDS), "until": st.sampled_from(BOUNDS)}).filter(_ends_after_it_starts)
@@ -356,7 +356,7 @@ def one_of_each(pack: Pack, kinds: Iterable[str]) -> list[dict[str, Any]]:
     made = []
     for kind in (pack.vocabulary.kinds[name] for name in kinds):
         for shape in kind.targets:
-            aimed: Any = {"from": INSTANTS[-1]} if shape in ("deposited", "made") else min(aims(pack).get(shape) or PEOPLE)
+            aimed: Any = {"from": INSTANTS[-1]} if shape in kind.intervals else min(aims(pack).get(shape) or PEOPLE)
             one = {"kind": kind.name, "target": {shape: True if shape == "everybody" else aimed}}
             made.append(one | {kind.group: PEOPLE[0]} if kind.group else one)
     return made

@@ -270,6 +270,35 @@ CASES = {
         ask(HOLDER, "unmask", REPORT), (OPEN, AUTHORISED, {"kind": "mask", "target": DOC}),
         ({"kind": "mask", "target": DOC, "withdraw": True},), reads(), "R09", "R18",
     ),
+    "mask_documents of a structure": Case(
+        ask(HOLDER, "mask_documents", target=at("structure", CLINIC)), (OPEN, AUTHORISED),
+        ({"kind": "mask", "target": {"structure": CLINIC}},), reads(), "R18", "R09", restrictive=True,
+    ),
+    "mask_documents of a type by a representative": Case(
+        ask(PARENT, "mask_documents", target=at("type", "11488-4")), (OPEN, CHILD, REPRESENTED, AUTHORISED),
+        ({"kind": "mask", "target": {"type": "11488-4"}},), reads(), "R18", "R09", restrictive=True,
+    ),
+    "mask_documents of an author": Case(
+        ask(HOLDER, "mask_documents", target=at("author", AUTHOR)), (OPEN, AUTHORISED),
+        ({"kind": "mask", "target": {"author": AUTHOR}},), reads(), "R18", "R09", restrictive=True,
+    ),
+    "mask_documents of a time of deposit": Case(
+        ask(HOLDER, "mask_documents", target={"type": "deposited", "from": "2026-11-18", "until": "2026-11-20"}), (OPEN, AUTHORISED),
+        ({"kind": "mask", "target": {"deposited": {"from": "2026-11-18", "until": "2026-11-20"}}},), reads(), "R18", "R09", restrictive=True,
+    ),
+    "mask_documents, every one": Case(
+        ask(HOLDER, "mask_documents", target={"type": "everybody"}), (OPEN, AUTHORISED), ({"kind": "mask"},), reads(), "R18", "R09", restrictive=True
+    ),
+    "unmask_documents of a time of deposit": Case(
+        ask(HOLDER, "unmask_documents", target={"type": "deposited", "from": "2026-11-18T00:00:00+01:00", "until": "2026-11-21T00:00:00+01:00"}),
+        (OPEN, AUTHORISED, {"kind": "mask", "target": {"deposited": {"from": "2026-11-18", "until": "2026-11-20"}}}),
+        ({"kind": "mask", "withdraw": True, "target": {"deposited": {"from": "2026-11-18T00:00:00+01:00", "until": "2026-11-21T00:00:00+01:00"}}},),
+        reads(), "R09", "R18",
+    ),
+    "unmask_documents, every one": Case(
+        ask(HOLDER, "unmask_documents", target={"type": "everybody"}), (OPEN, AUTHORISED, {"kind": "mask"}),
+        ({"kind": "mask", "withdraw": True},), reads(), "R09", "R18",
+    ),
     "hide_from_patient": Case(
         ask(WRITER, "hide_from_patient", REPORT), (OPEN,), ({"kind": "hidden_from_patient", "target": DOC},), reads(HOLDER), "H01", "H02", restrictive=True
     ),
@@ -486,12 +515,27 @@ MALFORMED = {
         "action.target: has both an `id` and an interval (aim at one thing, or at what lies between two instants)",
     ),
     "an interval where an identifier stands": (
-        "block", {"type": "professional", "from": "2026-01-01"},
-        "the directive `block` of `block`.target.professional: must be one identifier, as text (the RPPS: 11 digits)",
+        "block", {"type": "professional", "from": "2026-01-01"}, "the directive `block` of `block`.target.professional: must be text that is not blank",
     ),
-    "a form that the kind has not": (
-        "grant_access", at("team", HOSPITAL),
-        "the directive `authorisation` of `grant_access`.target: `team` is not a target of this kind (it takes professional, structure)",
+    "an interval where a type stands": (
+        "mask_documents", {"type": "type", "from": "2026-01-01"}, "the directive `mask` of `mask_documents`.target.type: must be text that is not blank",
+    ),
+    "a text where an interval stands": (
+        "mask_documents", at("deposited", "2026"),
+        "the directive `mask` of `mask_documents`.target.deposited: must have `from`, `until` or both, and nothing else",
+    ),
+    "an interval that ends before it begins": (
+        "mask_documents", {"type": "deposited", "from": "2026-02-01", "until": "2026-01-01"},
+        "the directive `mask` of `mask_documents`.target.deposited.until: is not after `from`",
+    ),
+    "everybody, and somebody": (
+        "mask_documents", at("everybody", CLINIC),
+        "action.target: is `everybody`, and names something (leave out `id`, `from` and `until`, or say what it names)",
+    ),
+    "an author whose check digit is wrong": (
+        "mask_documents", at("author", "10000000018"),
+        "action.target.id: is an identifier of none of: patient, professional, structure (the INS: the 13 characters of the NIR or the NIA and its key of 2, "
+        "without spaces; the RPPS: 11 digits; the FINESS: 9 characters)",
     ),
     "a membership without its team": (
         "join_care_team", at("professional", DOCTOR), "the directive `membership` of `join_care_team`.team: is missing (a membership names its group)",

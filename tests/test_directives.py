@@ -25,7 +25,7 @@ KINDS = [
     Kind("authorisation", ("professional", "structure"), ("given", "by")),
     Kind("membership", ("professional",), ("team",), group="team"),
     Kind("exclusion", ("professional",), ends=("membership", "authorisation")),
-    Kind("mask", ("document", "type", "deposited", "everybody")),
+    Kind("mask", ("document", "type", "deposited", "everybody"), intervals=("deposited",)),
     Kind("identity", ("everybody",), ("birth_date",)),
 ]
 VOCABULARY = Vocabulary(("professional",), {"read": "document"}, {OF_AGE.name: OF_AGE}, {kind.name: kind for kind in KINDS}, {}, {}, "Europe/Paris")

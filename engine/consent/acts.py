@@ -14,13 +14,12 @@ from typing import Any, Protocol
 
 from engine.answer import Answer
 from engine.calendar import deadline, iso, parse_instant
-from engine.consent.directives import Directive, parse_directive
+from engine.consent.directives import EVERYBODY, Directive, parse_directive
 from engine.consent.fold import Record, Statement, fold
 from engine.consent.identifiers import check_identifiers
 from engine.errors import RequestError
-from engine.evaluator.conditions import names
 from engine.evaluator.reference import holds
-from engine.facts import input_value, value_of
+from engine.facts import input_value, situation
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
 from engine.vocabulary import Act, Path
@@ -47,8 +46,7 @@ def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list
 def _applies(act: Act, pdp: Pdp, request: Request, record: Record, at: float) -> bool:
     if act.when is None:
         return True
-    facts = pdp.pack.vocabulary.facts
-    known = {name.fact: value_of(facts[name.fact], request, record, at) for name in names(act.when) if name.fact in facts}
+    known = situation(pdp.pack.vocabulary.facts.values(), request, record, at)  # all of them: a cell may name a condition that asks for others
     return holds(act.when, known | {"subject.type": request.subject.type, "action.name": request.action.name}, pdp.pack)
 
 
@@ -56,8 +54,8 @@ def _directive(act: Act, request: Request, at: float, zone: str) -> dict[str, An
     made: dict[str, Any] = {"kind": act.kind}
     if act.withdraw:
         made["withdraw"] = True
-    if act.target is not None:
-        made["target"] = _target(act.target, request)
+    if act.target is not None and (target := _target(act.target, request)) is not None:
+        made["target"] = target
     if act.from_now and not act.withdraw:
         made["from"] = _just_before(at)
     end = None if act.until is None else _read(act.until, request)
@@ -79,7 +77,8 @@ def _just_before(at: float) -> str:
     return text if (parse_instant(text) or at) <= at else iso(at - 1e-6)
 
 
-def _target(target: Path | tuple[str, Path], request: Request) -> dict[str, Any]:
+def _target(target: Path | tuple[str, Path], request: Request) -> dict[str, Any] | None:
+    """At whom or what an act aims; nothing: everybody, of whom a directive says nothing."""
     if isinstance(target, tuple):
         form, path = target
         return {form: _text(_read(path, request), str(path))}
@@ -87,6 +86,10 @@ def _target(target: Path | tuple[str, Path], request: Request) -> dict[str, Any]
     if not isinstance(named, Mapping) or not isinstance(named.get("type"), str):
         raise RequestError(str(target), "must be an object with `type` and `id`", "say at whom or what the act aims")
     interval = {key: named[key] for key in ("from", "until") if named.get(key) is not None}
+    if named["type"] == EVERYBODY:
+        if interval or named.get("id") is not None:
+            raise RequestError(str(target), f"is `{EVERYBODY}`, and names something", "leave out `id`, `from` and `until`, or say what it names")
+        return None
     if interval and "id" in named:
         raise RequestError(str(target), "has both an `id` and an interval", "aim at one thing, or at what lies between two instants")
     return {named["type"]: interval or _text(named.get("id"), f"{target}.id")}

@@ -13,12 +13,14 @@ from typing import Any, TypeAlias
 
 from engine.calendar import FOREVER, end_of_day, parse_date, parse_instant, start_of_day
 from engine.errors import RequestError, shown, suggest
-from engine.vocabulary import Vocabulary
+from engine.vocabulary import Kind, Vocabulary
 
 Interval: TypeAlias = tuple[float, float]
 Target: TypeAlias = tuple[str, str | Interval | None]
 """A form and its value: ("professional", "10000000017"), ("deposited", (from, until)), ("everybody", None)."""
 
+EVERYBODY = "everybody"
+"""The form of a target that names nobody in particular."""
 OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "recorded_by", "capacity", "basis", "id"}
 """What every directive may have; anything else is a property that its kind declares."""
 
@@ -84,7 +86,7 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
     end = _bound(data.get("until"), FOREVER, end_of_day, vocabulary.time_zone, f"{where}.until")
     if end <= start:
         raise RequestError(f"{where}.until", "is not after `from`")
-    targets = _targets(data.get("target"), kind.targets, vocabulary.time_zone, f"{where}.target")
+    targets = _targets(data.get("target"), kind, vocabulary.time_zone, f"{where}.target")
     return Directive(kind.name, targets, number, start, end, withdraw, properties, {key: value for key, value in data.items() if key in OWN})
 
 
@@ -106,21 +108,22 @@ def _bound(value: Any, otherwise: float, of_day: Any, zone: str, where: str) -> 
     raise RequestError(where, "must be a date, or a date and time with its offset", "such as 2026-11-21 or 2026-11-21T10:00:00+01:00")
 
 
-def _targets(value: Any, forms: tuple[str, ...], zone: str, where: str) -> tuple[Target, ...]:
+def _targets(value: Any, kind: Kind, zone: str, where: str) -> tuple[Target, ...]:
+    forms = kind.targets
     takes = "it takes " + ", ".join(forms)
-    if value is None and "everybody" not in forms:
+    if value is None and EVERYBODY not in forms:
         raise RequestError(where, "is missing", takes)
     if value is None:
-        return (("everybody", None),)
+        return ((EVERYBODY, None),)
     if not isinstance(value, Mapping) or len(value) != 1:
         raise RequestError(where, "must be one form and its value", f"such as {{{forms[0]}: ...}}")
     form, named = next(iter(value.items()))
     if form not in forms:
         raise RequestError(where, f"{shown(form)} is not a target of this kind", suggest(str(form), forms) or takes)
-    if form == "everybody":
-        return (("everybody", None),)
-    if isinstance(named, Mapping):
-        if not any(named.values()) or not named.keys() <= {"from", "until"}:
+    if form == EVERYBODY:
+        return ((EVERYBODY, None),)
+    if form in kind.intervals:
+        if not isinstance(named, Mapping) or not any(named.values()) or not named.keys() <= {"from", "until"}:
             raise RequestError(f"{where}.{form}", "must have `from`, `until` or both, and nothing else")
         start = _bound(named.get("from"), -FOREVER, start_of_day, zone, f"{where}.{form}.from")
         end = _bound(named.get("until"), FOREVER, end_of_day, zone, f"{where}.{form}.until")
