@@ -17,8 +17,8 @@ from engine.calendar import FOREVER, parse_instant
 from engine.consent.acts import Access, Done, access_list, directives_of, patient_of, perform, perform_all, preview
 from engine.consent.directives import parse_directives
 from engine.consent.fold import Record
+from engine.consent.store import Act, Also, ConsentStore, Token
 from engine.consent.store import Conflict as RealConflict
-from engine.consent.store import ConsentStore
 from engine.errors import RequestError
 from engine.pack import load_pack
 from engine.pdp import Pdp, load_pdp
@@ -46,6 +46,7 @@ class Memory:
 
     def __init__(self, *known: Mapping[str, Any], patient: str = PATIENT, late: float = 0.0):
         self.kept: dict[str, list[Mapping[str, Any]]] = {patient: list(known)}
+        self.acts: list[tuple[Act, int, int]] = []
         self.meanwhile: Callable[[], object] | None = None
         self.late, self.lock, self.reads = late, threading.Lock(), 0
 
@@ -54,7 +55,9 @@ class Memory:
         known = list(self.kept.get(patient, []))
         return PDP.fold(known, at + self.late), len(known)
 
-    def append(self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Any = None) -> int:
+    def append(
+        self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Any = None, *, acts: Sequence[Act] = (), also: Also | None = None
+    ) -> int:
         if self.meanwhile is not None:
             doing, self.meanwhile = self.meanwhile, None
             doing()
@@ -62,8 +65,13 @@ class Memory:
             kept = self.kept.setdefault(patient, [])
             if expect is not None and expect != len(kept):
                 raise Conflict
+            before = len(kept)
             kept += directives
+            self.acts += [(act, before, len(kept)) for act in acts]
             return len(kept)
+
+    def note(self, patient: str, acts: Sequence[Act], at: float, token: int, also: Also | None = None) -> None:
+        self.acts += [(act, token, token) for act in acts]
 
     def written(self, before: int, patient: str = PATIENT) -> list[Mapping[str, Any]]:
         return self.kept[patient][before:]

@@ -2,21 +2,25 @@
 
     request -> decision on the record as it is -> directives of the action (vocabulary.toml, [act]) -> appended, unless the record changed meanwhile
 
-Nothing here knows what a block or a mask is: the pack says which directives an action records. An act that the policy refuses writes no directive; the
-caller keeps the answer.
+Nothing here knows what a block or a mask is: the pack says which directives an action records. An act that the policy refuses writes no directive. Both are
+kept: who asked for what, the rule and its reason, on which record; with the directives in one transaction, or alone. Actions that record nothing (reading,
+depositing) are no acts: of these the decision log speaks.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engine.answer import Answer
-from engine.calendar import deadline, iso, parse_instant
+from engine.calendar import FOREVER, deadline, iso, parse_instant
 from engine.consent.directives import EVERYBODY, Directive, parse_directive
 from engine.consent.fold import Record, Statement, fold
 from engine.consent.identifiers import check_identifiers
+from engine.consent.store import Act as KeptAct
+from engine.consent.store import Also, act_body
 from engine.errors import RequestError
 from engine.evaluator.reference import holds
 from engine.facts import input_value, situation
@@ -39,8 +43,20 @@ def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list
     for one in made:
         one |= said
         where = f"the directive `{one['kind']}` of `{request.action.name}`"
-        check_identifiers(pdp.pack, parse_directive(one, pdp.pack.vocabulary, where=where), where)
+        directive = parse_directive(one, pdp.pack.vocabulary, where=where)
+        check_identifiers(pdp.pack, directive, where)
+        _check_changes(directive, record, where)
     return made
+
+
+def _check_changes(directive: Directive, record: Record, where: str) -> None:
+    """Refuse a statement that ends before another in force that says the same: the longer one would still hold, and whoever asked would believe otherwise."""
+    for statement in record.in_force if not directive.withdraw else ():
+        known = statement.directive
+        same = statement.kind == directive.kind and statement.target in directive.targets and known.properties == directive.properties
+        if same and directive.end < known.end:
+            until = "has no end" if known.end == FOREVER else "ends later"
+            raise RequestError(f"{where}.until", f"overlaps one that is in force and {until}, and would change nothing", "withdraw that one first")
 
 
 def _applies(act: Act, pdp: Pdp, request: Request, record: Record, at: float) -> bool:
@@ -110,23 +126,30 @@ def _read(path: Path, request: Request) -> Any:
 
 
 class Store(Protocol):
-    """What an act needs of a store of directives (`engine.consent.store`): a fresh read, and an append that fails when the record changed since.
+    """What an act needs of a store of directives (`engine.consent.store`): a fresh read, an append that fails when the record changed since, and a place for
+    acts that wrote nothing.
 
     A record's own `at` is the instant to decide at: a store whose clock stepped back gives a later one than it was asked for.
     """
 
     def read(self, patient: str, at: float) -> tuple[Record, Any]: ...
 
-    def append(self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Any = None) -> Any: ...
+    def append(
+        self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Any = None, *, acts: Sequence[KeptAct] = (), also: Also | None = None
+    ) -> Any: ...
+
+    def note(self, patient: str, acts: Sequence[KeptAct], at: float, token: Any, also: Also | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of an act: the policy's answer, the directives written (none when refused), and the token of the record as it is now."""
+    """What became of an act: the policy's answer, the directives written (none when refused), the token of the record as it is now, and the identifier
+    under which the act is kept (for an action that is no act: none)."""
 
     answer: Answer
     directives: tuple[Mapping[str, Any], ...]
     token: Any
+    id: str = ""
 
 
 def patient_of(pdp: Pdp, request: Request) -> str:
@@ -138,38 +161,88 @@ def patient_of(pdp: Pdp, request: Request) -> str:
     return value
 
 
-def perform(pdp: Pdp, store: Store, request: Request, at: float, conflict: type[Exception], tries: int = 5) -> Done:
+def perform(pdp: Pdp, store: Store, request: Request, at: float, conflict: type[Exception], tries: int = 5, *, id: str = "") -> Done:
     """Decide an act on the record as it is and, if it is permitted, append its directives to that very record.
 
     `conflict` is what the store raises when somebody else wrote first: the act is then decided again on the new record, so that rules about rules (nobody
-    blocks a treating physician) hold between two writers too. Raises `RequestError` for identifiers that are not written as the pack says.
+    blocks a treating physician) hold between two writers too. `id`: what it is to be kept under, such as its entry's in the decision log; a new one, when left
+    out. Raises `RequestError` for identifiers that are not written as the pack says, and for what is too long to be kept.
     """
-    return perform_all(pdp, store, [request], at, conflict, tries)[0]
+    return perform_all(pdp, store, [request], at, conflict, tries, ids=[id] if id else None)[0]
 
 
-def perform_all(pdp: Pdp, store: Store, requests: Sequence[Request], at: float, conflict: type[Exception], tries: int = 5) -> list[Done]:
-    """Several acts on one patient's record, all of them or none: each is decided on the record as it is, and one that is refused leaves it so."""
+def perform_all(
+    pdp: Pdp, store: Store, requests: Sequence[Request], at: float, conflict: type[Exception], tries: int = 5, *,
+    ids: Sequence[str] | None = None, also: Also | None = None,
+) -> list[Done]:  # fmt: skip
+    """Several acts on one patient's record, all of them or none: each is decided on the record as it is, and one that is refused leaves it so.
+
+    `also` writes in the same transaction when they are done, and does not run when one is refused.
+    """
     patients = {patient_of(pdp, request) for request in requests}
     if len(patients) != 1:
         raise RequestError("patient", "acts that are done together are about one record")
     for request in requests:
         check_identifiers(pdp.pack, request)
     (patient,) = patients
+    acts = pdp.pack.vocabulary.acts
+    names = [one if request.action.name in acts else "" for request, one in zip(requests, ids or [new_id() for _ in requests], strict=True)]
     for left in reversed(range(tries)):
         record, token = store.read(patient, at)
         answers = [pdp.decide(request, record) for request in requests]
         if not all(answer.permitted for answer in answers):
-            return [Done(answer, (), token) for answer in answers]
+            if kept := _kept(names, answers, None):
+                store.note(patient, kept, record.at, token)
+            return [Done(answer, (), token, id) for answer, id in zip(answers, names, strict=True)]
         made = [directives_of(pdp, request, record, record.at) for request in requests]
         several = [one for each in made for one in each]
+        kept = _kept(names, answers, made)
         try:
-            token = store.append(patient, several, record.at, expect=token) if several else token
+            if several:
+                token = store.append(patient, several, record.at, expect=token, acts=kept, also=also)
+            elif kept or also:
+                store.note(patient, kept, record.at, token, also)
         except conflict:
             if not left:
                 raise
         else:
-            return [Done(answer, tuple(each), token) for answer, each in zip(answers, made, strict=True)]
+            return [Done(answer, tuple(each), token, id) for answer, each, id in zip(answers, made, names, strict=True)]
     raise AssertionError("tries is at least 1")
+
+
+def new_id() -> str:
+    """A new identifier of an act: 26 characters."""
+    return secrets.token_hex(13)
+
+
+def _kept(ids: Sequence[str], answers: Sequence[Answer], made: Sequence[Sequence[Mapping[str, Any]]] | None) -> list[KeptAct]:
+    """The acts among these answers, as they are kept. `made`: the directives of each; none at all when they were not done.
+
+    INVARIANT: the policy's whole reason, of a discreet refusal too; it is for reviewers.
+    """
+    several = []
+    for place, (id, answer) in enumerate(zip(ids, answers, strict=True)):
+        if id:
+            told = _told(answer) | {"done": made is not None, "directives": len(made[place]) if made is not None else 0}
+            act_body(told)  # what is too long is said before anything is written
+            several.append(KeptAct(id, answer.request.action.name, answer.decision, answer.rule, told))
+    return several
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    """Who asked for what, at which instant, and what the policy said to it."""
+    request, reason = answer.request, answer.outcome.reason
+    return {
+        "subject": {"type": request.subject.type, "id": request.subject.id, "properties": dict(request.subject.properties)},
+        "action": {"name": request.action.name, "properties": dict(request.action.properties)},
+        "resource": {"type": request.resource.type, "id": request.resource.id, "properties": dict(request.resource.properties)},
+        "context": dict(request.context),
+        "at": answer.at,
+        "pack": answer.runner.pack.digest,
+        "legal_basis": answer.legal_basis,
+        "reason": dict(reason.words) if reason else {},
+        "discreet": answer.discreet,
+    }
 
 
 # --- looking -------------------------------------------------------------------------------------------------------

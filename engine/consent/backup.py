@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table, select, text, update
 from sqlalchemy.engine import URL
 
 from engine.consent.database import Database, Sqlite, StoreUnavailable, chain
-from engine.consent.migrations import directives, next_epoch, records, store
+from engine.consent.migrations import CARRIED, STAY, directives, next_epoch, records, store
 from engine.errors import HabilisError
 
 BATCH = 1000
@@ -134,12 +134,14 @@ def _copy_file(copied: Sqlite, database: Sqlite) -> int:
 def _copy_in(copied: Sqlite, database: Database) -> int:
     with copied.writing() as source, database.writing() as target, _unhurried(target):
         _lock(target)
-        target.execute(text("ALTER TABLE directives DISABLE TRIGGER directives_stay"))
-        target.execute(directives.delete())
-        target.execute(records.delete())
-        for table in (records, directives):
+        for name in STAY:
+            target.execute(text(f"ALTER TABLE {name} DISABLE TRIGGER {name}_stay"))
+        for table in reversed(CARRIED):
+            target.execute(table.delete())
+        for table in CARRIED:
             _copy_rows(source, target, table)
-        target.execute(text("ALTER TABLE directives ENABLE TRIGGER directives_stay"))
+        for name in STAY:
+            target.execute(text(f"ALTER TABLE {name} ENABLE TRIGGER {name}_stay"))
         return _set_epoch(target, _epoch(source), _epoch(target))
 
 
@@ -149,7 +151,7 @@ def _copy_out(database: Database, path: str) -> None:
     with closing(made) as copy, database.writing() as source, copy.writing() as target:
         source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         with _unhurried(source):
-            for table in (records, directives):
+            for table in CARRIED:
                 _copy_rows(source, target, table)
             target.execute(update(store).values(epoch=_epoch(source)))
 
@@ -176,7 +178,7 @@ def _unhurried(connection: Connection) -> Iterator[None]:
 def _lock(connection: Connection) -> None:
     """Keep every writer out until this transaction ends. Those who read still see everything as it was."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("LOCK TABLE records IN EXCLUSIVE MODE"))
+        connection.execute(text(f"LOCK TABLE {', '.join(table.name for table in CARRIED)} IN EXCLUSIVE MODE"))
 
 
 def _epoch(connection: Connection) -> int:

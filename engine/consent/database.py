@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from urllib.parse import quote
 
 import psycopg
-from sqlalchemy import BigInteger, Connection, Engine, QueuePool, Text, and_, bindparam, case, create_engine, event, literal_column, select
+from sqlalchemy import BigInteger, Connection, Engine, NullPool, QueuePool, Text, and_, bindparam, case, create_engine, event, literal_column, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
 
@@ -90,6 +90,8 @@ class Database:
 
     errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError)
     engine: Engine
+    looking: Engine
+    """Where `reading` has its connections from."""
 
     def __init__(self, url: URL, create: bool, timeout: float):
         self.url, self.timeout = url, timeout
@@ -122,7 +124,7 @@ class Database:
     # --- of each kind ---
 
     def _prepare(self, create: bool) -> None:
-        """Make `engine`."""
+        """Make `engine` and `looking`."""
         raise NotImplementedError
 
     def _connect(self) -> Reader:
@@ -209,6 +211,15 @@ class Database:
             with suppress(*self.errors):
                 connection.close()
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for questions that no decision waits for: lists, histories. Locks nobody out. Raises `StoreUnavailable`."""
+        try:
+            with self.looking.connect() as connection:
+                yield connection
+        except self.errors as error:
+            raise self._unavailable(error) from None
+
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"the consent store cannot be reached ({_reason(error)})")
 
@@ -250,6 +261,7 @@ class Sqlite(Database):
         except self.errors as error:
             raise self._unavailable(error) from None
         self.engine = create_engine("sqlite://", creator=self.open, poolclass=QueuePool, pool_size=1, hide_parameters=True)
+        self.looking = create_engine("sqlite://", creator=self.open, poolclass=NullPool, hide_parameters=True)
         event.listen(self.engine, "checkout", self._check_out)
         event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
 
@@ -351,6 +363,7 @@ class Postgres(Database):
 
     def _prepare(self, create: bool) -> None:
         self.engine = create_engine(self.url, creator=self._open, pool_pre_ping=True, pool_timeout=self.timeout, use_native_hstore=False, hide_parameters=True)
+        self.looking = self.engine
         self._conninfo = self.engine.dialect.create_connect_args(self.url)[1]
 
     def _open(self, **more: Any) -> psycopg.Connection[Any]:

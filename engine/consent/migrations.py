@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Column, Connection, Double, ForeignKey, Integer, MetaData, Table, Text, inspect, select, text, update
+from sqlalchemy import BigInteger, Column, Connection, Double, ForeignKey, Integer, LargeBinary, MetaData, Table, Text, inspect, select, text, update
 
 tables = MetaData()
 
@@ -26,7 +26,62 @@ directives = Table(
     Column("recorded", Double),
     Column("body", Text),
 )
+acts = Table(
+    "acts",
+    tables,
+    Column("patient", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("id", Text),
+    Column("recorded", Double),
+    Column("epoch", BigInteger),
+    Column("before", BigInteger),
+    Column("after", BigInteger),
+    Column("action", Text),
+    Column("decision", Text),
+    Column("rule", Text),
+    Column("body", Text),
+)
+imports = Table(
+    "imports",
+    tables,
+    Column("structure", Text, primary_key=True),
+    Column("application", Text, primary_key=True),
+    Column("control", Text, primary_key=True),
+    Column("digest", Text),
+    Column("patient", Text),
+    Column("recorded", Double),
+)
+collected = Table(
+    "collected",
+    tables,
+    Column("patient", Text, primary_key=True),
+    Column("structure", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("instant", Double),
+)
+dead_letters = Table(
+    "dead_letters",
+    tables,
+    Column("id", Text, primary_key=True),
+    Column("name", Text),
+    Column("sender", Text),
+    Column("place", Text),
+    Column("reason", Text),
+    Column("help", Text),
+    Column("size", BigInteger),
+    Column("data", LargeBinary),
+    Column("state", Text),
+    Column("first", Double),
+    Column("last", Double),
+    Column("times", Integer),
+    Column("note", Text),
+)
 """What statements are written with. A test compares it with what the migrations make."""
+
+CARRIED = (records, directives, acts, imports, collected, dead_letters)
+"""What a backup carries, in the order in which rows may be put back; and in which tables are locked."""
+STAY = ("directives", "acts")
+"""The tables whose rows are appended, never edited: the database itself refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +100,43 @@ _TABLES = (
     "recorded DOUBLE PRECISION NOT NULL, body TEXT NOT NULL, PRIMARY KEY (patient, revision)){}",
 )
 
+_ACTS = (
+    "CREATE TABLE acts (patient TEXT NOT NULL, number BIGINT NOT NULL CHECK (number > 0), id TEXT NOT NULL, recorded DOUBLE PRECISION NOT NULL, "
+    "epoch BIGINT NOT NULL, before BIGINT NOT NULL, after BIGINT NOT NULL, action TEXT NOT NULL, decision TEXT NOT NULL, rule TEXT NOT NULL, "
+    "body TEXT NOT NULL, PRIMARY KEY (patient, number)){}"
+)
+_IMPORTS = (
+    "CREATE TABLE imports (structure TEXT NOT NULL, application TEXT NOT NULL, control TEXT NOT NULL, digest TEXT NOT NULL, patient TEXT NOT NULL, "
+    "recorded DOUBLE PRECISION NOT NULL, PRIMARY KEY (structure, application, control)){0}",
+    "CREATE TABLE collected (patient TEXT NOT NULL, structure TEXT NOT NULL, place TEXT NOT NULL, instant DOUBLE PRECISION NOT NULL, "
+    "PRIMARY KEY (patient, structure, place)){0}",
+    "CREATE TABLE dead_letters (id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, sender TEXT NOT NULL, place TEXT NOT NULL, reason TEXT NOT NULL, "
+    "help TEXT NOT NULL, size BIGINT NOT NULL, data {1} NOT NULL, state TEXT NOT NULL CHECK (state IN ('open', 'retaken', 'dismissed')), "
+    "first DOUBLE PRECISION NOT NULL, last DOUBLE PRECISION NOT NULL, times INTEGER NOT NULL, note TEXT NOT NULL)",
+)
+
+
+def _stay(table: str, sentence: str) -> tuple[list[str], list[str]]:
+    """What makes a database refuse to edit or remove rows of a table."""
+    lite = [f"CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{sentence}'); END" for verb in ("UPDATE", "DELETE")]
+    post = [
+        f"CREATE FUNCTION {table}_stay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{sentence}'; END $$",
+        f"CREATE TRIGGER {table}_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {table}_stay()",
+    ]
+    return lite, post
+
+
+_DIRECTIVES_STAY = _stay("directives", "a directive is appended, never edited")
+_ACTS_STAY = _stay("acts", "an act is kept as it was asked, never edited")
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("tables", [line.format(" WITHOUT ROWID") for line in _TABLES], [line.format("") for line in _TABLES]),
+    Migration("a directive is appended, never edited", *_DIRECTIVES_STAY),
+    Migration("acts, permitted and refused", [_ACTS.format(" WITHOUT ROWID"), *_ACTS_STAY[0]], [_ACTS.format(""), *_ACTS_STAY[1]]),
     Migration(
-        "a directive is appended, never edited",
-        [
-            f"CREATE TRIGGER directives_{verb} BEFORE {verb} ON directives BEGIN SELECT RAISE(ABORT, 'a directive is appended, never edited'); END"
-            for verb in ("UPDATE", "DELETE")
-        ],
-        [
-            "CREATE FUNCTION directives_stay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a directive is appended, never edited'; END $$",
-            "CREATE TRIGGER directives_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON directives FOR EACH STATEMENT EXECUTE FUNCTION directives_stay()",
-        ],
+        "admission messages that were taken, and those that were not",
+        [line.format(" WITHOUT ROWID", "BLOB") for line in _IMPORTS],
+        [line.format("", "BYTEA") for line in _IMPORTS],
     ),
 )
 

@@ -5,6 +5,8 @@
     record, token = store.read(patient, now)             # for a decision
     record = store.as_of(patient, then, known_at=then)   # for an audit
 
+Beside the directives stand the acts that asked for them, refused ones too (`acts`), written in the same transaction; no read of a record looks at them.
+
 Directives are appended, never edited, each with the next revision of its patient. A read asks the primary once, in a statement that gives the record's
 revision and only the directives that this process does not have yet. What it has is used at that very revision of that epoch, and only as proved: with the
 revision the database keeps a digest, chained over the patient and all of his directives. So nothing kept in a process or in Redis can be stale, altered or
@@ -23,33 +25,45 @@ import math
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.consent import backup
 from engine.consent.cache import Cache
-from engine.consent.database import Changes, Database, OutcomeUnknown, Row, StoreUnavailable, after_fork, chain, open_database
+from engine.consent.database import Changes, Database, OutcomeUnknown, Row, Sqlite, StoreUnavailable, after_fork, chain, open_database
 from engine.consent.directives import Directive, parse_directive
 from engine.consent.fold import Record, fold
+from engine.consent.migrations import acts as acts_table
 from engine.consent.migrations import directives as directives_table
 from engine.consent.migrations import records, store
 from engine.errors import HabilisError, RequestError
 from engine.vocabulary import Vocabulary
 
-__all__ = ["Conflict", "ConsentStore", "Kept", "OutcomeUnknown", "StaleToken", "StoreUnavailable", "Token", "parse_token"]
+if TYPE_CHECKING:
+    from engine.consent.directory import Directory
+
+__all__ = ["Act", "Also", "Conflict", "ConsentStore", "Kept", "KeptAct", "OutcomeUnknown", "StaleToken", "StoreUnavailable", "Token", "parse_token"]
 
 STEP_BACK = 900.0
 """Seconds by which a clock may go back, or lag behind another machine's, and be held; further, and which one is right is anybody's guess."""
 LONGEST = 65_536
 """Bytes of a directive's JSON."""
+LONGEST_ACT = 16_384
+"""Bytes of an act's JSON: what was asked, and what was answered."""
+
+Also: TypeAlias = Callable[[Connection], None]
+"""What is written in the same transaction as directives. If it raises, nothing is written."""
 
 _NO_DIRECTIVE = 2**62
 _NEVER = -math.inf
+_ACTS_LOCK = 0x6163_7473
+"""The first half of the advisory locks under which PostgreSQL numbers acts; the second is the patient's."""
 
 
 class StaleToken(HabilisError):
@@ -87,6 +101,28 @@ class Kept:
     epoch: int
     recorded: float
     directive: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An act as it is to be kept: its identifier, what was asked for, the decision, the rule, and all of it as JSON (see `engine.consent.acts`)."""
+
+    id: str
+    action: str
+    decision: str
+    rule: str
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAct:
+    """An act as the store keeps it. `before`: the record that it was decided on; `after`: the record as it left it, the same when it wrote nothing."""
+
+    number: int
+    act: Act
+    recorded: float
+    before: Token
+    after: Token
 
 
 class _Known:
@@ -161,20 +197,30 @@ class ConsentStore:
 
     `url` is `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`. A store that is not there is made only with `create`: an empty one in the place of one that
     was not mounted would say that nobody refused anything. `timeout` bounds every wait for the database, in seconds; `memory` is how many directives this
-    process keeps parsed.
+    process keeps parsed. `directory`: records are folded with the main identifiers of those whom it knows, however a directive names them.
     """
 
-    def __init__(self, url: str, vocabulary: Vocabulary, cache: Cache | None = None, *, create: bool = False, timeout: float = 2.0, memory: int = 50_000):
-        self._share(open_database(url, create, timeout), vocabulary, cache, memory, _Clock())
+    def __init__(
+        self, url: str, vocabulary: Vocabulary, cache: Cache | None = None, *,
+        create: bool = False, timeout: float = 2.0, memory: int = 50_000, directory: Directory | None = None,
+    ):  # fmt: skip
+        self._share(open_database(url, create, timeout), vocabulary, cache, memory, _Clock(), directory)
 
-    def _share(self, database: Database, vocabulary: Vocabulary, cache: Cache | None, memory: int, clock: _Clock) -> None:
-        self._database, self.vocabulary, self._cache, self._clock = database, vocabulary, cache, clock
+    def _share(self, database: Database, vocabulary: Vocabulary, cache: Cache | None, memory: int, clock: _Clock, directory: Directory | None) -> None:
+        self._database, self.vocabulary, self._cache, self._clock, self._directory = database, vocabulary, cache, clock, directory
         self._memory = _Memory(memory)
 
     def with_vocabulary(self, vocabulary: Vocabulary) -> ConsentStore:
         """The same store, read with another pack's vocabulary: for a new version of a pack, beside the one that still answers."""
+        return self._beside(vocabulary, self._directory)
+
+    def with_directory(self, directory: Directory | None) -> ConsentStore:
+        """The same store, read with another directory: for a new edition of it."""
+        return self._beside(self.vocabulary, directory)
+
+    def _beside(self, vocabulary: Vocabulary, directory: Directory | None) -> ConsentStore:
         other = object.__new__(ConsentStore)
-        other._share(self._database, vocabulary, self._cache, self._memory.limit, self._clock)
+        other._share(self._database, vocabulary, self._cache, self._memory.limit, self._clock, directory)
         return other
 
     def close(self) -> None:
@@ -242,10 +288,10 @@ class ConsentStore:
             return self._meet(patient)
         changes = self._database.changes(patient, known.token.epoch, known.token.revision)
         if changes.epoch != known.token.epoch:
-            return self._keep(patient, _proved(patient, None, changes, self.vocabulary))
+            return self._keep(patient, self._proved(patient, None, changes))
         if changes.revision == known.token.revision and changes.digest == known.digest:
             return known
-        return self._keep(patient, _proved(patient, known, changes, self.vocabulary))
+        return self._keep(patient, self._proved(patient, known, changes))
 
     def _meet(self, patient: str) -> _Known:
         """A patient whom this process does not know: the revision from the primary, the directives from the cache if it has them, or else from the primary
@@ -256,13 +302,13 @@ class ConsentStore:
             rows = self._cache.get(patient, head.epoch, head.revision) if head.revision else ()
             if rows is not None:
                 try:
-                    known = _proved(patient, None, head._replace(rows=rows), self.vocabulary)
+                    known = self._proved(patient, None, head._replace(rows=rows))
                 except StoreUnavailable:
                     pass  # the cache's directives are not those of the digest: the primary has the right ones, or says so itself
                 else:
                     self._memory.put(patient, known)
                     return known
-        return self._keep(patient, _proved(patient, None, self._database.changes(patient, 0, 0), self.vocabulary))
+        return self._keep(patient, self._proved(patient, None, self._database.changes(patient, 0, 0)))
 
     def _keep(self, patient: str, known: _Known) -> _Known:
         self._memory.put(patient, known)
@@ -270,14 +316,66 @@ class ConsentStore:
             self._cache.put(patient, known.token.epoch, known.token.revision, known.rows)
         return known
 
+    def _proved(self, patient: str, before: _Known | None, changes: Changes) -> _Known:
+        """What is known after these changes, if they continue what was known and amount to the digest. Raises `StoreUnavailable`, always, when they do not."""
+        token = Token(changes.epoch, changes.revision)
+        number = before.token.revision if before else 0
+        digest = chain(patient, before.digest if before else "", changes.rows)
+        if [row[0] for row in changes.rows] != list(range(number + 1, token.revision + 1)) or digest != changes.digest:
+            raise StoreUnavailable(
+                "what the consent store says of a record is not what was acknowledged: altered, or put back from a backup without `restore`"
+            )
+        try:
+            parsed = tuple(_parsed(row[3], self.vocabulary, row[0]) for row in changes.rows)
+        except (RequestError, msgspec.DecodeError) as error:
+            raise StoreUnavailable(f"a directive in the record cannot be read with this pack: {error}") from None
+        if self._directory is not None:
+            parsed = tuple(map(self._directory.normalise, parsed))
+        return _Known(token, digest, (*(before.rows if before else ()), *changes.rows), (*(before.directives if before else ()), *parsed))
+
+    # --- acts ---
+
+    def acts(self, patient: str, limit: int | None = None) -> tuple[KeptAct, ...]:
+        """The acts on a patient's record that were asked for, permitted or refused, oldest first; the last `limit` of them, if that is said.
+
+        They show rules and reasons, of discreet refusals too: for reviewers, and for whoever may know of the document.
+        """
+        _check_patient(patient)
+        newest = select(acts_table).where(acts_table.c.patient == patient).order_by(acts_table.c.number.desc())
+        with self._database.reading() as connection:
+            rows = connection.execute(newest if limit is None else newest.limit(limit)).mappings().all()
+        return tuple(_kept_act(dict(row)) for row in reversed(rows))
+
+    def note(self, patient: str, acts: Sequence[Act], at: float, token: Token, also: Also | None = None) -> None:
+        """Keep acts that changed nothing: refused, or with nothing to record. `token` names the record that they were decided on. Durable when it returns."""
+        _check_patient(patient)
+        with self._database.writing() as connection:
+            _keep_acts(connection, patient, acts, _to_the_microsecond(self._clock.instant(at, _NEVER)), token, token)
+            if also is not None:
+                also(connection)
+
+    # --- what else is kept in the same database ---
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """One transaction, for what is kept beside the directives (`engine.consent.imports`): durable when the block has ended without an error."""
+        return self._database.writing()
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection for questions that no decision waits for."""
+        return self._database.reading()
+
     # --- writing ---
 
-    def append(self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Token | None = None) -> Token:
+    def append(
+        self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Token | None = None, *,
+        acts: Sequence[Act] = (), also: Also | None = None,
+    ) -> Token:  # fmt: skip
         """Record directives, as JSON, in the order given: all of them or none. Returns the token of the record with them, once that is durable.
 
-        `expect` makes it conditional: the record must still be what that token names. Raises `RequestError` for what the pack does not declare, `Conflict`,
-        `StoreUnavailable`, and `OutcomeUnknown` when the database went away at the last moment: repeating with the same `expect` is then safe, since it
-        conflicts if the directives were recorded.
+        `expect` makes it conditional: the record must still be what that token names. `acts`, which asked for the directives, and whatever `also` writes are
+        recorded with them or not at all; while `also` runs the record is this transaction's alone. Raises `RequestError` for what the pack does not declare,
+        `Conflict`, `StoreUnavailable`, and `OutcomeUnknown` when the database went away at the last moment: repeating with the same `expect` is then safe,
+        since it conflicts if the directives were recorded.
         """
         _check_patient(patient)
         bodies = self._accepted(directives)
@@ -286,13 +384,17 @@ class ConsentStore:
             epoch = connection.execute(select(store.c.epoch)).scalar_one()  # after the lock, which keeps the epoch as it is
             if expect is not None and expect != Token(epoch, revision):
                 raise Conflict("the record changed since it was read: nothing was written")
-            instant = math.ceil(self._clock.instant(at, recorded) * 1e6) / 1e6  # to the microsecond, as text has it: not before a directive's own `from`
+            instant = _to_the_microsecond(self._clock.instant(at, recorded))
             rows = [(revision + place, epoch, instant, body) for place, body in enumerate(bodies, 1)]
             keys = ("revision", "epoch", "recorded", "body")
             connection.execute(directives_table.insert(), [{"patient": patient} | dict(zip(keys, row, strict=True)) for row in rows])
             of_patient = update(records).where(records.c.patient == patient)
             connection.execute(of_patient.values(revision=rows[-1][0], digest=chain(patient, digest, rows)))
-        return Token(epoch, rows[-1][0])
+            token = Token(epoch, rows[-1][0])
+            _keep_acts(connection, patient, acts, instant, Token(epoch, revision), token)
+            if also is not None:
+                also(connection)
+        return token
 
     def _accepted(self, directives: Sequence[Mapping[str, Any]]) -> list[str]:
         """The canonical JSON of directives that the pack declares."""
@@ -327,6 +429,11 @@ def _check_instant(at: float) -> None:
         raise RequestError("at", "must be an instant, in seconds since 1970")
 
 
+def _to_the_microsecond(at: float) -> float:
+    """An instant as text has it, not before a directive's own `from`."""
+    return math.ceil(at * 1e6) / 1e6
+
+
 def _check_fresh(wanted: Token, token: Token) -> None:
     if wanted.epoch != token.epoch:
         raise StaleToken("the token is of another epoch of the consent store: since then, or before, a backup was restored")
@@ -341,20 +448,6 @@ def _check_held(token: Token, known: _Known) -> int:
     if token.epoch > known.token.epoch or token.revision > known.token.revision or of_later:
         raise StaleToken("what the token names is not in the consent store: it was lost when a backup was restored")
     return token.revision
-
-
-def _proved(patient: str, before: _Known | None, changes: Changes, vocabulary: Vocabulary) -> _Known:
-    """What is known after these changes, if they continue what was known and amount to the digest. Raises `StoreUnavailable`, always, when they do not."""
-    token = Token(changes.epoch, changes.revision)
-    number = before.token.revision if before else 0
-    digest = chain(patient, before.digest if before else "", changes.rows)
-    if [row[0] for row in changes.rows] != list(range(number + 1, token.revision + 1)) or digest != changes.digest:
-        raise StoreUnavailable("what the consent store says of a record is not what was acknowledged: altered, or put back from a backup without `restore`")
-    try:
-        parsed = tuple(_parsed(row[3], vocabulary, row[0]) for row in changes.rows)
-    except (RequestError, msgspec.DecodeError) as error:
-        raise StoreUnavailable(f"a directive in the record cannot be read with this pack: {error}") from None
-    return _Known(token, digest, (*(before.rows if before else ()), *changes.rows), (*(before.directives if before else ()), *parsed))
 
 
 def _parsed(body: str, vocabulary: Vocabulary, revision: int) -> Directive:
@@ -387,3 +480,35 @@ def _locked(connection: Connection, patient: str) -> tuple[int, str, float]:
     last = select(directives_table.c.recorded).where(directives_table.c.patient == patient, directives_table.c.revision == revision)
     recorded = connection.execute(last).scalar()
     return revision, digest, _NEVER if recorded is None else recorded
+
+
+def _keep_acts(connection: Connection, patient: str, acts: Sequence[Act], at: float, before: Token, after: Token) -> None:
+    """Keep acts under the next numbers of their patient. Refused ones come without the record's lock, so there is one for the numbers alone."""
+    if not acts:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_ACTS_LOCK, func.hashtext(patient))))
+    last = connection.execute(select(func.max(acts_table.c.number)).where(acts_table.c.patient == patient)).scalar() or 0
+    where = {"patient": patient, "recorded": at, "epoch": before.epoch, "before": before.revision, "after": after.revision}
+    several = [
+        {"number": number, "id": one.id, "action": one.action, "decision": one.decision, "rule": one.rule, "body": act_body(one.told)}
+        for number, one in enumerate(acts, last + 1)
+    ]
+    connection.execute(acts_table.insert(), [where | one for one in several])
+
+
+def act_body(told: Mapping[str, Any]) -> str:
+    """An act's canonical JSON. Raises `RequestError` for one that is none, or too long to be kept."""
+    try:
+        body = json.dumps(told, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+        size = len(body.encode())
+    except (TypeError, ValueError):
+        raise RequestError("request", "is not JSON", "an act is kept as it was asked") from None
+    if size > LONGEST_ACT:
+        raise RequestError("request", f"has {size:,} bytes with its answer, more than {LONGEST_ACT:,}", "an act is kept as it was asked: say less in it")
+    return body
+
+
+def _kept_act(row: Mapping[str, Any]) -> KeptAct:
+    act = Act(row["id"], row["action"], row["decision"], row["rule"], json.loads(row["body"]))
+    return KeptAct(row["number"], act, row["recorded"], Token(row["epoch"], row["before"]), Token(row["epoch"], row["after"]))
