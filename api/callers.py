@@ -78,8 +78,8 @@ class Caller:
     def check(self, subject: Entity) -> None:
         """Raise `NotAllowed` for what the caller may not say of the one who asks.
 
-        A property that is absent or null asserts nothing, so it is nothing to refuse here: the vocabulary gives it the value that refuses. Each of a list must be
-        allowed; numbers and objects only pass where anything does.
+        A property that is absent or null asserts nothing, so it is nothing to refuse here: the vocabulary gives it the value that refuses. Each of a list must
+        be allowed; numbers and objects only pass where anything does.
         """
         kind, subjects, claims = subject.type, self.subjects, self.claims
         if kind not in subjects and ANY not in subjects:
