@@ -20,7 +20,7 @@ from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity
 from engine.sheets import read_sheet
 from engine.vectors import Case, read_vectors, typed_settings
-from engine.vocabulary import Cell
+from engine.vocabulary import Cell, Held
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,6 +122,8 @@ MAY: dict[str, set[str]] = {
     "withdraw_feeding_opposition": {HOLDER, REPRESENTATIVE},
     "declare_representation": {ORGANISATION},
     "end_representation": {HOLDER, ORGANISATION},
+    "mask_documents": {HOLDER, REPRESENTATIVE},
+    "unmask_documents": {HOLDER, REPRESENTATIVE},
 }
 """Who can be permitted each act, in some situation: sections 5 to 8 of the policy."""
 
@@ -140,6 +142,15 @@ def test_an_action_can_be_permitted_to_these_and_to_nobody_else(action: str) -> 
 def test_every_action_has_an_answer_by_a_rule_of_its_section(action: str) -> None:
     for subject in french().pack.vocabulary.subjects:
         assert "" not in deciding(french(), subject, action)
+
+
+def test_the_fact_of_being_masked_looks_at_every_target_that_a_mask_may_have() -> None:
+    """So the invariant `masked-is-read-only-by-those-entitled` speaks of a document however it was masked."""
+    vocabulary = french().pack.vocabulary
+    masked = vocabulary.facts["consent.masked"].form
+    assert isinstance(masked, Held) and not masked.where and not masked.ended
+    assert {form for form, _ in masked.of} == set(vocabulary.kinds[masked.kind].targets)
+    assert [fact.name for fact in vocabulary.facts.values() if isinstance(fact.form, Held) and fact.form.kind == masked.kind] == ["consent.masked"]
 
 
 # --- the matrix ------------------------------------------------------------------------------------------------------
