@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import checking, consent, demo, requests
+from cli import checking, consent, demo, requests, serve
 from cli import vectors as vector_reports
 from cli.edge import PACK, Misuse, choose, command, finding, language_of, need_folder, open_pack, open_pdp, print_json, read_bytes, say, split_settings
 from cli.grids import GridView
@@ -24,6 +24,7 @@ app = typer.Typer(
 vectors = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run test vectors, or start a new one.")
 app.add_typer(vectors, name="vectors")
 app.add_typer(consent.app, name="consent")
+app.command(epilog="\b\nExamples:\n  habilis serve --open --create --data habilis-data\n  habilis serve --callers callers.toml --workers 2")(serve.serve)
 
 PackPath = Annotated[Path, typer.Argument(metavar="PACK", help="The folder of a pack, or a compiled pack.", show_default=False)]
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="The folder of a pack, or a compiled pack.")]

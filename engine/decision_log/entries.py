@@ -1,8 +1,8 @@
 """What the decision log says: one entry for each request, made from its answers after they were given.
 
-An entry holds identifiers, the situation as a code, the rule and the letters of the cells that were looked at; never the content of a document. Of what a caller
-sent it keeps the inputs that the pack declares and nothing else. What the codes mean is said once, by the `pack` entry of the process that uses a pack, so that a
-log is read without the pack. A list of five hundred documents is one entry: one row for each would cost four fifths of the throughput.
+An entry holds identifiers, the situation as a code, the rule and the letters of the cells that were looked at; never the content of a document. Of what a
+caller sent it keeps the inputs that the pack declares and nothing else. What the codes mean is said once, by the `pack` entry of the process that uses a pack,
+so that a log is read without the pack. A list of five hundred documents is one entry: one row for each would cost four fifths of the throughput.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.answer import Answer
+from engine.evaluator.slices import Outcome
 from engine.pack import Pack
 from engine.pdp import Pdp, Runner
 from engine.request import Request
@@ -32,7 +33,7 @@ def new_id() -> str:
 class DecisionEntry(msgspec.Struct, tag_field="kind", tag="decision", omit_defaults=True):
     """One question about one patient's record: by one subject, about one document or a list of them.
 
-    `items`: for each resource its id, its code in the grids (nothing where it has none), the situation, the number of the outcome, and the letters of the cells.
+    `items`: for each resource its id, its code in the grids (nothing where it has none), the situation, the number of the outcome, the letters of the cells.
     `withheld`: the places of items that were permitted, and refused to this caller because it does not do what the permit obliges it to.
     """
 
@@ -50,12 +51,18 @@ class DecisionEntry(msgspec.Struct, tag_field="kind", tag="decision", omit_defau
     items: Sequence[tuple[str, Any, int, int, str]]
     request: str = ""
     withheld: Sequence[int] = ()
+
+
+class SearchEntry(DecisionEntry, tag="search"):
+    """A search among `candidates` declared ones, of whom `permitted` were. `items` are those that this page told, by the identifier of what was `searched`."""
+
     searched: str = ""
-    """What a search looked for (`subject`, `resource`, `action`); each candidate is then an item."""
+    candidates: int = 0
+    permitted: int = 0
 
 
 class ActEntry(DecisionEntry, tag="act"):
-    """An act on a record, with the directives that it wrote, and the token of the record with them. `state`: `asked` before it is done, then `done` or `refused`."""
+    """An act on a record, with the directives that it wrote and the token of the record `after`. `state`: `asked` before it is done, then `done` or `refused`."""
 
     state: str = ""
     directives: Sequence[Mapping[str, Any]] = ()
@@ -160,27 +167,14 @@ def pack_entry(pdp: Pdp, at: float) -> bytes:
     """What the codes of a pack's entries mean: written by a process that starts to use the pack."""
     pack = pdp.pack
     slices: dict[str, Any] = {}
-    for (subject, action), slice in pdp.slices.items():
+    for subject, action in pdp.slices:
         runner = pdp.runner(subject, action)
         assert runner is not None
         facts = {name: [shift, bits, list(runner.tables.values[name])] for name, (shift, bits) in runner.tables.fields.items()}
         slices[f"{subject}/{action}"] = {"facts": facts, "cells": [fact.name for fact in runner.cells]}
-        del slice
-    outcomes = [
-        {
-            "rule": one.rule,
-            "decision": one.decision,
-            "discreet": one.reason is not None and one.reason.discreet,
-            "legal_basis": one.reason.legal_basis if one.reason else "",
-            "words": dict(one.reason.words) if one.reason else {},
-            "obligations": {action: [pack_one.id for pack_one in _owed(pack, one.reason.obligations, action)] for action in pack.vocabulary.actions}
-            if one.reason and one.reason.obligations
-            else {},
-        }
-        for one in pdp.outcomes
-    ]
+    outcomes = [_outcome(pack, one) for one in pdp.outcomes]
     obligations = {
-        one.id: {"to": one.to, "actions": sorted(one.actions) if one.actions is not None else None, "properties": dict(one.properties), "words": dict(one.words)}
+        one.id: {"to": one.to, "actions": sorted(one.actions or pack.vocabulary.actions), "properties": dict(one.properties), "words": dict(one.words)}
         for one in pack.obligations.values()
     }
     return encode(
@@ -200,13 +194,19 @@ def pack_entry(pdp: Pdp, at: float) -> bytes:
     )
 
 
-def _owed(pack: Pack, ids: Iterable[str], action: str) -> list[Any]:
-    return [pack.obligations[id] for id in ids if pack.obligations[id].is_owed_by(action)]
+def _outcome(pack: Pack, outcome: Outcome) -> dict[str, Any]:
+    reason = outcome.reason
+    made: dict[str, Any] = {"rule": outcome.rule, "decision": outcome.decision}
+    if reason is not None:
+        owed = [pack.obligations[id] for id in reason.obligations]
+        obligations = {action: [one.id for one in owed if one.is_owed_by(action)] for action in pack.vocabulary.actions} if owed else {}
+        made |= {"discreet": reason.discreet, "legal_basis": reason.legal_basis, "words": dict(reason.words), "obligations": obligations}
+    return made
 
 
 # --- other entries ---------------------------------------------------------------------------------------------------
 
 
 def entry(kind: str, at: float, **said: Any) -> bytes:
-    """An entry that is no decision: `outcome` of an access, `read` of the log or a journal, `refused` caller, `review`. Members that are nothing are left out."""
+    """An entry that is no decision: `outcome` of an access, `read` of a log or a journal, `refused` caller, `review`. Members that are nothing are left out."""
     return encode({"kind": kind, "id": new_id(), "at": at} | {key: value for key, value in said.items() if value is not None})

@@ -1,0 +1,149 @@
+"""The rest of the service, in FastAPI: searches, metadata, health, consent, accesses, journal, log. A route is shape in, call, shape out; it decides nothing.
+
+Every decision goes through `engine.service`, so that what is asked here is logged like anything else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from api import consent
+from api.callers import Caller
+from api.errors import headers_of, message_of, status_of
+from api.hot import ONE, SEVERAL, Hot
+from api.runtime import Runtime
+from api.shapes import ActionSearch, ResourceSearch, RuntimeOf, Searcher, Shape, SubjectSearch, by_of
+from engine.errors import HabilisError
+from engine.request import Request as Question
+from engine.request import parse_request
+from engine.search import search
+
+SEARCH = "/access/v1/search/"
+
+
+def create_app(runtime: Runtime) -> Hot:
+    """The ASGI application of one worker. It closes `runtime` when it shuts down."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        runtime.close()
+
+    app = FastAPI(title="Habilis", version="1", summary="Who may do what to which document of whose record, and why.", lifespan=life, redoc_url=None)
+    app.state.runtime = runtime
+    app.add_exception_handler(RequestValidationError, _misshapen)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HabilisError, _engine)
+    app.add_exception_handler(Exception, _internal)
+    _metadata(app, runtime)
+    _searches(app)
+    _health(app)
+    app.include_router(consent.router)
+    return Hot(app, runtime)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+async def _misshapen(request: Request, error: RequestValidationError) -> Response:
+    """The first member that is missing or of the wrong type, as one string: AuthZEN's 400, not FastAPI's 422."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "header")) or "body"
+    return JSONResponse(f"{where}: {first['msg']}", 400)
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    return JSONResponse(str(error.detail).lower(), error.status_code, headers=dict(error.headers or {}))
+
+
+async def _engine(request: Request, error: HabilisError) -> Response:
+    return JSONResponse(message_of(error), status_of(error), headers=headers_of(error))
+
+
+async def _internal(request: Request, error: Exception) -> Response:
+    request.app.state.runtime.report(error)
+    return JSONResponse("internal error", 500)
+
+
+# --- routes ----------------------------------------------------------------------------------------------------------
+
+
+def _metadata(app: FastAPI, runtime: Runtime) -> None:
+    """Section 9: URLs come from the settings, never from a request; members that are empty are left out."""
+    url = runtime.settings.public_url.rstrip("/")
+    metadata = {
+        "policy_decision_point": url,
+        "access_evaluation_endpoint": url + ONE,
+        "access_evaluations_endpoint": url + SEVERAL,
+        "search_subject_endpoint": url + SEARCH + "subject",
+        "search_resource_endpoint": url + SEARCH + "resource",
+        "search_action_endpoint": url + SEARCH + "action",
+        "obligation_types_supported": sorted(one.id for one in runtime.service.live.pdp.pack.obligations.values() if one.to == "requester"),
+    }
+
+    @app.get("/.well-known/authzen-configuration", tags=["AuthZEN"])
+    async def configuration() -> dict[str, Any]:
+        """What this policy decision point offers, and where."""
+        return {key: value for key, value in metadata.items() if value}
+
+
+def _searches(app: FastAPI) -> None:
+    @app.post(SEARCH + "subject", tags=["AuthZEN"])
+    async def subject(body: SubjectSearch, request: Request, runtime: RuntimeOf, caller: Searcher) -> dict[str, Any]:
+        """Who, of the directory and of those whom the record names, may do this to this resource."""
+        return await _search(runtime, caller, request, "subject", body, {"subject": {"id": SEARCHED}})
+
+    @app.post(SEARCH + "resource", tags=["AuthZEN"])
+    async def resource(body: ResourceSearch, request: Request, runtime: RuntimeOf, caller: Searcher) -> dict[str, Any]:
+        """Which types of documents (or which entities that the pack lists) this subject may do this to, with the properties that the search gives."""
+        return await _search(runtime, caller, request, "resource", body, {"resource": {"id": SEARCHED}})
+
+    @app.post(SEARCH + "action", tags=["AuthZEN"])
+    async def action(body: ActionSearch, request: Request, runtime: RuntimeOf, caller: Searcher) -> dict[str, Any]:
+        """What this subject may do to this resource."""
+        return await _search(runtime, caller, request, "action", body, {"action": {"name": SEARCHED}})
+
+
+SEARCHED = "searched"
+
+
+async def _search(runtime: Runtime, caller: Caller, request: Request, searched: str, body: Shape, filling: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    data = body.model_dump(exclude_none=True)
+    page = data.pop("page", {})
+    for part, words in filling.items():
+        data[part] = {**data.get(part, {}), **words}
+    question, by = parse_request(data), by_of(request, caller)
+    await runtime.check(caller, question.subject, by)
+    token, size = page.get("token") or page.get("next_token") or "", runtime.settings.page_size
+    found = await runtime.blocking(search, runtime.service, searched, question, by, min(page.get("limit", size), size), token)
+    await runtime.log.append(found.entry)
+    return {"results": [_found(searched, one) for one in found.found], "page": {"next_token": found.next_token, "count": len(found.found)}}
+
+
+def _found(searched: str, request: Question) -> dict[str, Any]:
+    if searched == "action":
+        return {"name": request.action.name}
+    entity = request.subject if searched == "subject" else request.resource
+    return {"type": entity.type, "id": entity.id} | ({"properties": dict(entity.properties)} if entity.properties else {})
+
+
+def _health(app: FastAPI) -> None:
+    @app.get("/health/live", tags=["health"])
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "live"}
+
+    @app.get("/health/ready", tags=["health"], responses={503: {"description": "The store or the log cannot be used: no decision is to be had."}})
+    async def ready(runtime: RuntimeOf) -> dict[str, Any]:
+        """Decisions are to be had: the store was read and the log took an entry just now."""
+        await runtime.ready(time.time())
+        pack = runtime.service.live.pdp.pack
+        return {"status": "ready", "pack": {"name": pack.name, "version": pack.version, "digest": pack.digest}}

@@ -1,0 +1,129 @@
+"""Opening a worker, and starting the HTTP server: uvicorn with uvloop and httptools (docs/adr/0011-http.md says why).
+
+    habilis serve             settings from the environment, then the command line's
+
+Each worker opens everything for itself: a connection, a thread or a segment of the log is never shared across a fork.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.engine import make_url
+
+from api.app import create_app
+from api.callers import Callers, open_callers
+from api.hot import App
+from api.limits import Loopback, limited
+from api.protocol import GuardedProtocol
+from api.runtime import Runtime
+from api.settings import Settings
+from api.telemetry import Metrics
+from engine.compiled import load
+from engine.consent.cache import RedisCache
+from engine.consent.directory import Directory, parse_directory
+from engine.consent.store import ConsentStore
+from engine.decision_log.checkpoint import new_key, parse_private_key
+from engine.decision_log.log import DecisionLog
+from engine.errors import Diagnostic, PackError
+from engine.pdp import Pdp, load_pdp
+from engine.service import Service
+
+FREE = ("/health/live", "/health/ready")
+"""What is answered however many others wait."""
+
+
+def open_runtime(settings: Settings) -> Runtime:
+    """Open everything that a worker needs. Raises `HabilisError` for what is not there or does not check; nothing is half open then."""
+    pdp = open_pack(settings.pack)
+    callers = open_callers() if settings.open else Callers.load(settings.callers or "")
+    directory = open_directory(settings.directory, pdp) if settings.directory else None
+    cache = RedisCache(settings.redis.get_secret_value()) if settings.redis else None
+    if settings.create:
+        _make_folders(settings)
+    store = ConsentStore(settings.store.get_secret_value(), pdp.pack.vocabulary, cache, create=settings.create)
+    log = DecisionLog(settings.log.get_secret_value(), name=f"worker-{os.getpid()}", key=_key(settings.log_key), create=settings.create)
+    return Runtime(settings, Service(pdp, store, log, directory), store, log, callers, Metrics())
+
+
+def open_pack(path: Path) -> Pdp:
+    return load(path.read_bytes(), str(path)) if path.is_file() else load_pdp(path)
+
+
+def open_directory(path: Path, pdp: Pdp) -> Directory:
+    """A directory without a mistake: people whom it leaves out would be believed whatever they claim."""
+    found: list[Diagnostic] = []
+    directory = parse_directory(str(path), path.read_bytes(), pdp.pack, found)
+    if found:
+        raise PackError(found)
+    return directory
+
+
+def _make_folders(settings: Settings) -> None:
+    """The folders of files that are to be made, and the key that signs the checkpoints."""
+    for url in (settings.store, settings.log, settings.journal):
+        parsed = make_url(url.get_secret_value())
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if settings.log_key is not None and not settings.log_key.exists():
+        with suppress(FileExistsError):
+            number = os.open(settings.log_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(number, "wb") as file:
+                file.write(new_key())
+
+
+def _key(path: Path | None) -> Ed25519PrivateKey | None:
+    if path is None:
+        return None
+    return parse_private_key(path.read_bytes())
+
+
+def application() -> App:
+    """One worker, by the environment: what `uvicorn api.server:application --factory` serves."""
+    settings = Settings()
+    runtime = open_runtime(settings)
+    app = limited(
+        create_app(runtime),
+        callers=runtime.callers,
+        max_body=settings.max_body,
+        body_seconds=settings.body_timeout,
+        concurrency=settings.max_concurrency,
+        rate=settings.rate,
+        free=FREE,
+        report=runtime.report,
+    )
+    return Loopback(app) if settings.open else app
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop; what is in flight is answered first."""
+    if settings.create:
+        _make_folders(settings)
+    os.environ |= {f"HABILIS_{key.upper()}": value for key, value in _environment(settings).items()}
+    uvicorn.run(
+        "api.server:application",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http=GuardedProtocol,
+        ws="none",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=20,
+        limit_concurrency=None,
+        log_level="warning",
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Settings as the environment of the workers."""
+    found = settings.model_dump(mode="python", exclude_none=True)
+    return {key: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value) for key, value in found.items()}

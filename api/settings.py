@@ -1,0 +1,57 @@
+"""Settings of the service: from the environment (`HABILIS_STORE`, ...), where secrets belong, or a `.env` file. Nothing is read from anywhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Settings(BaseSettings):
+    """What `make serve` and a deployment set. Every member has a default that works on one machine but `callers`: nobody is let in unless somebody says so."""
+
+    model_config = SettingsConfigDict(env_prefix="HABILIS_", env_file=".env", extra="ignore", frozen=True)
+
+    pack: Path = Path("policies")
+    store: SecretStr = SecretStr("sqlite:///habilis-data/consent.db")
+    log: SecretStr = SecretStr("sqlite:///habilis-data/decision-log")
+    journal: SecretStr = SecretStr("sqlite:///habilis-data/journal.db")
+    redis: SecretStr | None = None
+    create: bool = False
+    """Make the store, the log and the journal where they are not there. An empty store in the place of one not mounted says that nobody refused anything."""
+    directory: Path | None = None
+    callers: Path | None = None
+    open: bool = False
+    """Serve without authentication. On loopback only."""
+    log_key: Path | None = None
+    """The private key that signs checkpoints."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    public_url: str = "http://127.0.0.1:8080"
+    """The identifier of this policy decision point, which its metadata repeat, whatever a Host header says. `https` behind a proxy that has the certificate."""
+
+    max_body: Annotated[int, Field(ge=1_000)] = 2_000_000
+    max_batch: Annotated[int, Field(ge=1)] = 1_000
+    max_concurrency: Annotated[int, Field(ge=1)] = 1_000
+    rate: Annotated[float, Field(ge=0)] = 0
+    """Requests a second for each caller; 0: as many as it likes."""
+    body_timeout: Annotated[float, Field(gt=0)] = 10.0
+    page_size: Annotated[int, Field(ge=1, le=10_000)] = 500
+
+    otlp: str | None = None
+    """Where traces and metrics go (OTLP over HTTP); nowhere unless said."""
+    sampling: Annotated[float, Field(ge=0, le=1)] = 0.001
+
+    @model_validator(mode="after")
+    def _closed(self) -> Settings:
+        if self.open and self.host not in LOOPBACK:
+            raise ValueError(f"open = true serves without authentication, on loopback only, not on {self.host}: name the callers instead")
+        if not self.open and self.callers is None:
+            raise ValueError("nobody may call: name a file of callers (HABILIS_CALLERS), or serve without authentication on loopback (HABILIS_OPEN=true)")
+        return self

@@ -1,0 +1,50 @@
+"""`habilis serve`: the decision service over HTTP. What it does is `api`'s; settings come from the environment, and what is said here goes before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from cli.edge import Misuse, command, say
+
+LOUD = """\
+*** OPEN: no authentication. Whoever reaches {url} may ask anything and change any record. ***
+*** On this machine only, for a trial. Name the callers (--callers FILE) for anything else. ***"""
+
+
+@command
+def serve(
+    pack: Annotated[Path | None, typer.Option(metavar="PACK", help="The folder of a pack, or a compiled pack.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where store, log and journal are, as SQLite files.", show_default=False)] = None,
+    callers: Annotated[Path | None, typer.Option(metavar="FILE", help="Who may call.", show_default=False)] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Serve without authentication, on loopback only.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Make the store, the log and its key where they are not there.")] = False,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(help="How many processes answer.", show_default=False)] = None,
+) -> None:
+    """Serve decisions over HTTP (AuthZEN 1.0), each in the log before it is answered.
+
+    Every setting is an environment variable too (HABILIS_STORE, HABILIS_LOG, HABILIS_CALLERS ...); secrets belong there.
+    """
+    from api.server import serve as start
+    from api.settings import Settings
+
+    said: dict[str, Any] = {"pack": pack, "callers": callers, "host": host, "port": port, "workers": workers, "open": open_ or None, "create": create or None}
+    if data is not None:
+        said |= {"store": f"sqlite:///{data}/consent.db", "log": f"sqlite:///{data}/decision-log", "journal": f"sqlite:///{data}/journal.db"}
+        said["log_key"] = data / "log-key.pem"
+    try:
+        settings = Settings(**{name: value for name, value in said.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Misuse(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}") from None
+    url = f"http://{settings.host}:{settings.port}"
+    if settings.open:
+        say(LOUD.format(url=url))
+    say(f"{url} (documentation at {url}/docs); stop with Ctrl-C")
+    start(settings)
