@@ -290,7 +290,9 @@ class Checkpointer:
         found = {}
         for name, size in sizes.items():
             head = self._heads.get(name, Head(0, Range().root()))
-            if size < head.size:
+            if size < 0:
+                problems.append(f"segment {name} is damaged")
+            elif size < head.size:
                 problems.append(f"segment {name} has lost entries: {size} of {head.size} are left")
             elif size > head.size:
                 tree = self._extended(name, head, size)

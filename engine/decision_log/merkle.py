@@ -17,7 +17,10 @@ SALT = 16
 
 
 def leaf_hash(salt: bytes, record: bytes) -> bytes:
-    """The leaf of a salted record; with an empty salt, of a plain one as in the RFC."""
+    """The leaf of a salted record; with an empty salt, of a plain one as in the RFC.
+
+    Where a salt belongs is said by its length alone: whoever verifies a salted leaf must see to it that there are `SALT` bytes.
+    """
     return sha256(b"\x00" + salt + record).digest()
 
 

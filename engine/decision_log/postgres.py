@@ -162,6 +162,9 @@ class PostgresStorage:
                 return
             values[1] = page[-1][0] + 1
 
+    def named(self, segment: str) -> tuple[str, str] | None:
+        return None
+
     def expunge(self, segment: str, indexes: Iterable[int], shrink: bool) -> None:
         """The room is given back by the server's own vacuum; until then, and in its archives, the erased bytes are still on its disk."""
         pending = iter(indexes)

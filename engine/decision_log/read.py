@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from engine.decision_log.storage import Row, open_storage
+from engine.decision_log.storage import LogUnavailable, Row, open_storage
 
 _decode = msgspec.json.Decoder().decode
 SLACK = 120.0
@@ -98,9 +98,11 @@ class LogReader:
         self, claim: Callable[[Mapping[str, Any]], bool] = lambda body: True, containing: str = "", since: float | None = None, newest: int | None = None
     ) -> list[Entry]:
         """The entries of which a claim holds, oldest first; only the `newest` so many. `containing`: text that they all hold, which is quicker to look for."""
-        needle = msgspec.json.encode(containing)[1:-1]
+        needle = msgspec.json.encode(containing)[1:-1] if containing.isascii() else b""
         found: list[tuple[float, str, int, Entry]] = []
         for name, size in self._storage.sizes().items():
+            if size < 0:
+                raise LogUnavailable(f"segment {name} is damaged")
             start = self._first_since(name, size, since - SLACK) if since is not None else 0
             for entry in self._latest(name, start, size, needle, claim, since, newest):
                 found.append((entry.at, entry.segment, entry.index, entry))

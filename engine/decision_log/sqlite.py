@@ -47,6 +47,7 @@ SETTLED = 2.0
 """Seconds after which the time of a file's last change is believed: two changes within a tick of the clock have the same."""
 HARMLESS = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_READONLY")
 """Errors after which it is certain that nothing was written and that what was written before stays."""
+DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 _SEGMENT = (
     "CREATE TABLE segment (one INTEGER PRIMARY KEY CHECK (one = 1), origin TEXT NOT NULL, name TEXT NOT NULL)",
@@ -112,7 +113,7 @@ class SqliteStorage:
 
     def _ask(self, path: str | Path, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Ask one file; the files asked last stay open."""
-        with reported(), self._guard:
+        with self._guard:
             name, file = str(path), _file(path)
             connection = self._readers.pop(name, None)
             try:
@@ -149,8 +150,13 @@ class SqliteStorage:
         seen = self._seen.get(name)
         if seen is not None and seen[0] == stamp and seen[1]:
             return seen[2]
-        found = self._ask_segment(name, "SELECT coalesce(max(n) + 1, 0) FROM entries", ())
-        size = found[0][0] if found else 0
+        try:
+            found = self._ask_segment(name, "SELECT coalesce(max(n) + 1, 0) FROM entries", ())
+            size = found[0][0] if found else 0
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorname not in DAMAGED:
+                raise
+            size = -1
         self._seen[name] = (stamp, all(one is None or not -SETTLED < now - one[0] / 1e9 < SETTLED for one in stamp), size)
         return size
 
@@ -176,11 +182,17 @@ class SqliteStorage:
     def _paged(self, segment: str, columns: str, start: int, stop: int | None) -> Iterator[Any]:
         end = 2**63 - 1 if stop is None else stop
         while True:
-            page = self._ask_segment(segment, f"SELECT {columns} FROM entries WHERE n >= ? AND n < ? ORDER BY n LIMIT {PAGE}", (start, end))
+            with reported():
+                page = self._ask_segment(segment, f"SELECT {columns} FROM entries WHERE n >= ? AND n < ? ORDER BY n LIMIT {PAGE}", (start, end))
             yield from page
             if len(page) < PAGE:
                 return
             start = page[-1][0] + 1
+
+    def named(self, segment: str) -> tuple[str, str] | None:
+        with reported():
+            found = self._ask_segment(segment, "SELECT origin, name FROM segment", ())
+        return found[0] if found else None
 
     def expunge(self, segment: str, indexes: Iterable[int], shrink: bool) -> None:
         """`secure_delete` writes zeros over what is erased; then the write-ahead log, which has it too, is emptied."""
@@ -216,19 +228,22 @@ class SqliteStorage:
             self._lock = None
 
     def proved(self) -> Proved:
-        tree = tree_of(self._ask(self._log, "SELECT tree FROM log")[0][0])
-        return Proved(tree, {name: Head(size, root) for name, size, root in self._ask(self._log, "SELECT segment, size, root FROM heads")})
+        with reported(), self._guard:
+            tree = tree_of(self._ask(self._log, "SELECT tree FROM log")[0][0])
+            return Proved(tree, {name: Head(size, root) for name, size, root in self._ask(self._log, "SELECT segment, size, root FROM heads")})
 
     def checkpoints(self, start: int = 0) -> Iterator[Checkpoint]:
         while True:
-            page = self._ask(self._log, f"SELECT n, heads, note FROM checkpoints WHERE n >= ? ORDER BY n LIMIT {PAGE}", (start,))
+            with reported():
+                page = self._ask(self._log, f"SELECT n, heads, note FROM checkpoints WHERE n >= ? ORDER BY n LIMIT {PAGE}", (start,))
             yield from map(Checkpoint._make, page)
             if len(page) < PAGE:
                 return
             start = page[-1][0] + 1
 
     def last_checkpoint(self) -> Checkpoint | None:
-        found = self._ask(self._log, "SELECT n, heads, note FROM checkpoints ORDER BY n DESC LIMIT 1")
+        with reported():
+            found = self._ask(self._log, "SELECT n, heads, note FROM checkpoints ORDER BY n DESC LIMIT 1")
         return Checkpoint._make(found[0]) if found else None
 
     def add_checkpoint(self, checkpoint: Checkpoint, tree: Range, heads: Mapping[str, Head]) -> None:

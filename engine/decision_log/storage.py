@@ -99,7 +99,7 @@ class Storage(Protocol):
         ...
 
     def sizes(self) -> dict[str, int]:
-        """How many entries each segment has, as its last one says. Cheap when little has changed."""
+        """How many entries each segment has, as its last one says; -1 when its file is damaged. Cheap when little has changed."""
         ...
 
     def rows(self, segment: str, start: int = 0, stop: int | None = None) -> Iterator[Row]:
@@ -108,6 +108,10 @@ class Storage(Protocol):
 
     def leaves(self, segment: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Index and leaf of the same."""
+        ...
+
+    def named(self, segment: str) -> tuple[str, str] | None:
+        """Of which log, and under which name, a segment was made: what it says itself, if it does."""
         ...
 
     def expunge(self, segment: str, indexes: Iterable[int], shrink: bool) -> None:
