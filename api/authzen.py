@@ -194,7 +194,7 @@ class Replies:
         piece = self._pieces.get(key)
         if piece is None:
             piece = self._piece(answer.runner, answer.outcome, answer.request)
-            if all(not str(text).startswith("@") for owed in answer.owed for text in owed.properties.values()):
+            if not any(text.startswith("@") for owed in answer.owed if owed.to == "requester" for text in owed.properties.values()):
                 self._pieces[key] = piece
         return (b'{"decision":true,' if look.permits(place) else b'{"decision":false,') + head + piece
 
