@@ -31,9 +31,10 @@ Objects = Mapping[str, Mapping[str, Value]]
 def objects_of(pack: Pack, subject: str, action: str, situation: Situation) -> Objects:
     """A situation with a value for every fact, as Casbin takes it."""
     made: dict[str, dict[str, Value]] = {name: {} for name in OBJECTS}
+    everything = {**situation, "subject.type": subject, "action.name": action}  # a cell's condition may ask for them
     for name, value in situation.items():
         where, attribute = name.split(".")
-        made[where][attribute] = is_true(name, situation, pack) if pack.vocabulary.facts[name].is_boolean else value
+        made[where][attribute] = is_true(name, everything, pack) if pack.vocabulary.facts[name].is_boolean else value
     made["subject"]["type"], made["action"]["name"] = subject, action
     return made
 

@@ -112,7 +112,7 @@ def packs(draw: st.DrawFn, most: int = 7) -> dict[str, bytes]:
     facts = {f"{draw(st.sampled_from(OBJECTS))}.f{n}": draw(FORMS[kind]) for n, kind in enumerate(kinds_of_fact)}
     tests = _tests(facts, subjects, actions)
     settled = [name for name, fact in facts.items() if fact["form"] != "cell"]
-    inner = _conditions(_tests({name: facts[name] for name in settled}, (), ()) or ["r.context.plain"], 2)
+    inner = _conditions(_tests({name: facts[name] for name in settled}, subjects, actions) or ["r.context.plain"], 2)
     if not settled:
         facts["context.plain"] = {"form": "given", "of": "context.flag", "absent": False}
     rules = []

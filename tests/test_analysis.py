@@ -316,6 +316,7 @@ UPHELD_BY = {
     "blocked-reads-nothing": "R05: deleted",
     "blocked-changes-nothing-but-his-own": "R05-delete: deleted",
     "masked-is-read-only-by-those-entitled": "R09: deleted",
+    "only-the-holder-masks-many-at-once": "H06-representative: deleted",
     "no-reading-for-another-purpose": "R02: deleted",
     "no-reading-without-strong-authentication": "R03: deleted",
     "refused-break-glass": "R12: deleted",
@@ -434,6 +435,25 @@ def test_rules_of_a_random_pack_decide_as_many_situations_as_brute_force_says(fi
     for (subject, action), slice in {id(slice): (key, slice) for key, slice in pdp.slices.items()}.values():
         if prod(slice.store.sizes) <= 1000:
             assert deciding(pdp, subject, action) == brute_deciding(pdp, subject, action)
+
+
+ASKED_BY_A_CELL = {
+    "who asks": "r.subject.type == 'robot' || r.context.card",
+    "what is done": "r.action.name != 'lend' && r.context.card",
+    "a setting": "r.context.card && r.context.lends_at_night",
+    "a setting that is off": "r.context.card && !r.context.lends_at_night",
+    "all of them": "r.subject.type == 'reader' && (r.action.name == 'read' || r.context.lends_at_night && r.context.hour != 'day')",
+}
+
+
+@pytest.mark.parametrize("condition", ASKED_BY_A_CELL.values(), ids=ASKED_BY_A_CELL)
+def test_the_condition_of_a_cell_may_ask_who_asks_what_is_done_and_a_setting_and_none_of_them_is_left_open(condition: str) -> None:
+    pdp = compiled(edited("vocabulary.toml", ('with_card = "r.context.card"', f'with_card = "{condition}"')))
+    assert all(fact.constant is None for slice in pdp.slices.values() for fact in slice.facts)
+    for subject, action in KEYS:
+        assert deciding(pdp, subject, action) == brute_deciding(pdp, subject, action)
+        for one in situations(pdp.pack):
+            assert pdp.evaluate(subject, action, one).rule == (deciding_rule(pdp.pack, subject, action, one) or "")
 
 
 def test_an_analysis_leaves_the_compiled_pack_as_it_was() -> None:

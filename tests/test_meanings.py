@@ -29,7 +29,7 @@ from engine.evaluator.slices import FIRST_OUTCOME
 from engine.facts import Situation
 from engine.pack import Pack, parse_pack
 from engine.pdp import Pdp, load_pdp
-from engine.vocabulary import Fact, Value
+from engine.vocabulary import Value
 
 POLICIES = Path(__file__).parents[1] / "policies"
 PDP = load_pdp(POLICIES)
@@ -47,13 +47,8 @@ def distinct(pdp: Pdp) -> list[tuple[str, str]]:
     return list({id(slice): key for key, slice in reversed(pdp.slices.items())}.values())[::-1]
 
 
-def open_facts(pdp: Pdp, subject: str, action: str) -> list[Fact]:
-    """The facts of a slice, without the settings that a cell's condition asks for: those have one value."""
-    return [fact for fact in pdp.slices[subject, action].facts if fact.constant is None]
-
-
 def domain(pdp: Pdp, subject: str, action: str) -> int:
-    return prod(len(fact.values) for fact in open_facts(pdp, subject, action))
+    return prod(len(fact.values) for fact in pdp.slices[subject, action].facts)
 
 
 def every_slice(least: int = 0, most: float = float("inf")) -> pytest.MarkDecorator:
@@ -72,7 +67,7 @@ def random_values(pack: Pack, chance: random.Random) -> dict[str, Value]:
 def blocks(pdp: Pdp, subject: str, action: str, start: int, end: int) -> Iterator[Columns]:
     """Situations `start` to `end` of a slice's domain, in blocks; every fact outside the slice at random."""
     chance = np.random.default_rng(start)
-    facts = open_facts(pdp, subject, action)
+    facts = pdp.slices[subject, action].facts
     sizes = [len(fact.values) for fact in facts]
     for first in range(start, end, BLOCK):
         rows = np.arange(first, min(first + BLOCK, end))
@@ -108,10 +103,7 @@ def path_situations(pdp: Pdp, subject: str, action: str, seed: int = 0) -> Itera
     slice, chance = pdp.slices[subject, action], random.Random(seed)
     for taken, leaf in slice.store.paths(slice.root):
         made = random_values(pdp.pack, chance)
-        tested = [(slice.facts[variable], n) for variable, n in taken.items()]
-        if any(fact.constant not in (None, fact.values[n]) for fact, n in tested):
-            continue  # a path of another setting
-        made |= {fact.name: fact.values[n] for fact, n in tested}
+        made |= {slice.facts[variable].name: slice.facts[variable].values[n] for variable, n in taken.items()}
         yield made, pdp.outcomes[FIRST_OUTCOME - leaf].rule
 
 

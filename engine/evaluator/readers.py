@@ -54,9 +54,7 @@ class Readers:
 
     def __init__(self, facts: Iterable[Fact], tables: Tables, zone: str, action: str):
         self.tables, self.zone, self.action = tables, zone, action
-        known = [fact for fact in facts if fact.name in tables.fields]
-        used = [fact for fact in known if fact.constant is None]
-        self.settled = sum(tables.code(fact.name, fact.constant) for fact in known if fact.constant is not None)  # a cell's condition may ask for a setting
+        used = [fact for fact in facts if fact.name in tables.fields]
         self.of_record = [fact for fact in used if isinstance(fact.form, Elapsed) and fact.form.since.steps[0] == "record"]
         self.held = [fact for fact in used if isinstance(fact.form, Held)]
         of_request = [fact for fact in used if fact not in self.of_record and fact not in self.held]
@@ -72,7 +70,7 @@ class Readers:
         return plan
 
     def _plan(self, record: Record) -> Plan:
-        bits = self.settled + sum(self._elapsed(fact, record) for fact in self.of_record)
+        bits = sum(self._elapsed(fact, record) for fact in self.of_record)
         common: list[Reader] = []
         of_resource: list[Reader] = []
         aims: dict[Steps, _Aim] = {}

@@ -205,7 +205,7 @@ def case(store: Store, variable: int, children: Mapping[int, int], default: int)
 
 
 class Builder:
-    """Conditions as diagrams over some facts."""
+    """Conditions without constants (see `fold_constants`) as diagrams over some facts."""
 
     def __init__(self, store: Store, facts: Sequence[Fact]):
         self.store = store
@@ -213,11 +213,11 @@ class Builder:
         self.fact = {fact.name: fact for fact in facts}
 
     def build(self, condition: Condition) -> int:
-        """The diagram of a condition without constants; its leaves are HOLDS and NONE."""
+        """The diagram of a condition; its leaves are HOLDS and NONE."""
         store = self.store
         match condition:
             case Name(fact):
-                return self.is_true(fact)
+                return self._is(fact, [True], True)
             case Compare(left, Literal(value), equal):
                 return self._is(left.fact, [value], equal)
             case Compare(left, Name(right), equal):
@@ -237,13 +237,6 @@ class Builder:
                 return made
         raise AssertionError(f"no such condition: {condition!r}")
 
-    def is_true(self, name: str) -> int:
-        """Where a fact counts as true: its value is, or names a condition that holds."""
-        made = self._is(name, [True], True)
-        for value, condition in self.fact[name].conditional.items():
-            made = self.store.first(made, self.store.both(self._is(name, [value], True), self.build(condition)))
-        return made
-
     def _same(self, left: str, right: str) -> int:
         """Where two facts of the same words have the same word. Built from the one tested first, so that it costs a node for each word."""
         if left == right:
@@ -260,31 +253,25 @@ class Builder:
 
 
 def facts_of(pack: Pack, conditions: Iterable[Condition]) -> tuple[Fact, ...]:
-    """The facts that conditions mention, and those that cells' conditions do, by name and the wide ones last: an order that does not depend on the order of
-    lines.
+    """The facts that conditions without constants mention, by name and the wide ones last: an order that does not depend on the order of lines.
 
     A fact of thousands of values (a specialty) is tested last: below the few ways in which everything else may have come out, rather than above a copy of
     everything else for each value.
     """
-    found: dict[str, Fact] = {}
-    waiting = [name.fact for condition in conditions for name in names(condition)]
-    while waiting:
-        fact = waiting.pop()
-        if fact not in found:
-            found[fact] = pack.vocabulary.facts[fact]
-            waiting += [name.fact for condition in found[fact].conditional.values() for name in names(condition)]
+    found = {name.fact: pack.vocabulary.facts[name.fact] for condition in conditions for name in names(condition)}
     return tuple(sorted(found.values(), key=lambda fact: (max(WIDE, len(fact.values)), fact.name)))
 
 
 def fold_constants(condition: Condition, pack: Pack, subject: str, action: str) -> Condition | bool:
-    """A condition with the subject's type, the action's name and the settings in place: simpler, or decided."""
+    """A condition with the subject's type, the action's name, the settings and the conditions that cells name in place: simpler, or decided."""
+    facts = pack.vocabulary.facts
     known: dict[str, Value] = {"subject.type": subject, "action.name": action}
-    known |= {name: fact.constant for name, fact in pack.vocabulary.facts.items() if fact.constant is not None}
+    known |= {name: fact.constant for name, fact in facts.items() if fact.constant is not None}
 
     def walk(part: Condition) -> Condition | bool:
         match part:
             case Name(fact):
-                return known[fact] is True if fact in known else part
+                return known[fact] is True if fact in known else is_true(part)
             case Compare(left, right, equal):
                 a = known.get(left.fact)
                 b = right.value if isinstance(right, Literal) else known.get(right.fact)
@@ -301,6 +288,13 @@ def fold_constants(condition: Condition, pack: Pack, subject: str, action: str) 
             case Or(items):
                 return _joined([walk(item) for item in items], Or, True)
         raise AssertionError(f"no such condition: {part!r}")
+
+    def is_true(name: Name) -> Condition | bool:
+        """Where a fact counts as true: its value is, or names a condition that holds."""
+        ways: list[Condition | bool] = [name]
+        for value, condition in facts[name.fact].conditional.items():
+            ways.append(_joined([Compare(name, Literal(value, name.at), True), walk(condition)], And, False))
+        return _joined(ways, Or, True)
 
     return walk(condition)
 
