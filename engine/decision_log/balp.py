@@ -1,4 +1,4 @@
-"""Entries as FHIR R4 AuditEvent, in the shape of IHE Basic Audit Log Patterns (BALP), for audit repositories that read nothing else. One way: nothing reads them.
+"""Entries as FHIR R4 AuditEvent, in the shape of IHE Basic Audit Log Patterns (BALP), for audit repositories. Nothing here reads them back.
 
     decision, search, act     an authorization decision (AuthZconsent), one event for each outcome of the entry
     outcome "shown"           a read (PatientRead; Read when the entry names no patient)
@@ -68,7 +68,7 @@ def _decision(body: Mapping[str, Any], origin: str, items: list[Json], is_withhe
     if is_withheld:
         said.append("withheld: the caller does not do what the permit obliges it to")
     event["outcomeDesc"] = "; ".join(one for one in said if one)
-    event["entity"][-1]["detail"] = [{"type": item.get("type") or "resource", "valueString": item["resource"]} for item in items]
+    event["entity"][-1]["detail"] += [{"type": item.get("type") or "resource", "valueString": item["resource"]} for item in items]
     return _without_nothing(event)
 
 
@@ -95,7 +95,8 @@ def _authorization(body: Mapping[str, Any], origin: str, outcome: str | None) ->
         _agent(f"{HL7}extra-security-role-type", "authserver", "authorization server", origin),
     ]
     record = {"what": _named(body.get("token")), "type": {"system": "http://hl7.org/fhir/resource-types", "code": "Consent"}}
-    event["entity"] = [*_patient(body, always=True), record | {"name": action.get("name")}]
+    request = [{"type": "X-Request-ID", "valueString": str(body["request"])}] if body.get("request") else []
+    event["entity"] = [*_patient(body, always=True), record | {"name": action.get("name"), "detail": request}]
     return event
 
 
@@ -132,14 +133,8 @@ def _event(body: Mapping[str, Any], origin: str, type: Json, subtype: Json | Non
     moment = datetime.fromtimestamp(at if isinstance(at, int | float) else 0, UTC)
     event: Json = {"resourceType": "AuditEvent", "id": str(body.get("id")), "type": type, "subtype": [subtype] if subtype else None, "action": action}
     event |= {"recorded": moment.isoformat(timespec="milliseconds"), "outcome": outcome}
-    event["source"] = {
-        "site": origin,
-        "observer": _named(origin),
-        "type": [{"system": f"{HL7}security-source-type", "code": "6", "display": "Security Server"}],
-    }
-    request = body.get("request")
-    if request:
-        event["extension"] = [{"url": "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType#XrequestId", "valueString": str(request)}]
+    observer = {"system": f"{HL7}security-source-type", "code": "6", "display": "Security Server"}
+    event["source"] = {"site": origin, "observer": _named(origin), "type": [observer]}
     return event
 
 

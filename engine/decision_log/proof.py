@@ -75,6 +75,11 @@ def prove_consistency(storage: Storage, since: str) -> Consistency:
     return Consistency(since, last.note, _hex(consistency_proof(leaves, old.size)))
 
 
+def print_proof(proof: Inclusion | Consistency) -> str:
+    """A proof as its file holds it."""
+    return msgspec.json.format(msgspec.json.encode(proof), indent=2).decode()
+
+
 def parse_proof(data: bytes) -> Inclusion | Consistency:
     """Raises `NoteError`."""
     try:
