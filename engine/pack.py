@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from engine.consent.identifiers import Identifiers, Report, build_identifiers
 from engine.errors import Diagnostic, PackError, shown, suggest
-from engine.evaluator.check import check_condition, parse_checked
+from engine.evaluator.check import check_condition, name_problem, parse_checked
 from engine.evaluator.conditions import Condition
 from engine.sheets import Row, Sheet, decode, read_sheet
 from engine.specs import AdmissionSpec, FactSpec, FhirSpec, PackSpec, Scalar, Spec, VocabularySpec
@@ -520,6 +520,8 @@ def _groups(links: list[_Link], vocabulary: Vocabulary, found: list[Diagnostic])
         if link.child not in vocabulary.actions and link.child not in parents:
             help = suggest(link.child, [*vocabulary.actions, *parents])
             found.append(link.mistake("action-unknown", f"unknown action or group `{link.child}`", 1, help))
+        if problem := name_problem(link.parent):
+            found.append(link.mistake("name-plain", f"`{link.parent}` is not a plain name", 2, problem))
         if link.parent in vocabulary.actions:
             found.append(link.mistake("group-name", f"`{link.parent}` is an action, not a group", 2, "give the group a name of its own"))
     made: dict[str, frozenset[str]] = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.consent.directives import OWN
 from engine.errors import Diagnostic, shown, suggest
-from engine.evaluator.check import attribute_problem, parse_checked
+from engine.evaluator.check import attribute_problem, name_problem, parse_checked
 from engine.evaluator.conditions import Condition, names
 from engine.sheets import Sheet, read_sheet
 from engine.specs import (
@@ -124,6 +124,8 @@ class _Builder:
             for place, word in enumerate(words):
                 if word in words[:place]:
                     self.report("name-repeated", f"`{word}` stands twice in `{what}`", tuple(what.split(".")), "keep one of them")
+                if problem := name_problem(word):
+                    self.report("name-plain", f"{shown(word)} is not a plain name", tuple(what.split(".")), problem)
         for about, actions in self.spec.actions.items():
             for action in actions:
                 if self.actions[action] != about:

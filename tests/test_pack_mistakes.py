@@ -820,6 +820,26 @@ CASES = [
         """,
     ),
     case(
+        "a-group-that-is-no-plain-name",
+        "rules.csv", "g, reading, showing", "g, reading, showing\ng, send, to-others",
+        """
+        rules.csv:5:10: error[name-plain]: `to-others` is not a plain name
+            5 | g, send, to-others
+                         ^^^^^^^^^
+          help: a name is letters without accents, digits and `_`
+        """,
+    ),
+    case(
+        "a-group-of-everything",
+        "rules.csv", "g, reading, showing", "g, reading, showing\ng, send, *",
+        """
+        rules.csv:5:10: error[name-plain]: `*` is not a plain name
+            5 | g, send, *
+                         ^
+          help: a name is letters without accents, digits and `_`
+        """,
+    ),
+    case(
         "groups-in-a-circle",
         "rules.csv", "g, reading, showing", "g, reading, showing\ng, ring, wheel\ng, wheel, ring",
         """
@@ -995,6 +1015,33 @@ CASES = [
         vocabulary.toml:1: error[name-repeated]: `nurse` stands twice in `subjects`
             1 | subjects = ["nurse", "patient", "nurse"]
           help: keep one of them
+        """,
+    ),
+    case(
+        "an-action-with-a-bracket",
+        "vocabulary.toml", 'record = ["close"]', 'record = ["close", "re[open"]',
+        """
+        vocabulary.toml:5: error[name-plain]: `re[open` is not a plain name
+            5 | record = ["close", "re[open"]
+          help: a name is letters without accents, digits and `_`
+        """,
+    ),
+    case(
+        "an-action-with-a-space",
+        "vocabulary.toml", 'record = ["close"]', 'record = ["close", "open again"]',
+        """
+        vocabulary.toml:5: error[name-plain]: `open again` is not a plain name
+            5 | record = ["close", "open again"]
+          help: a name is letters without accents, digits and `_`
+        """,
+    ),
+    case(
+        "a-subject-with-an-accent",
+        "vocabulary.toml", '["nurse", "patient"]', '["nurse", "patient", "aidé"]',
+        """
+        vocabulary.toml:1: error[name-plain]: `aidé` is not a plain name
+            1 | subjects = ["nurse", "patient", "aidé"]
+          help: a name is letters without accents, digits and `_`
         """,
     ),
     case(

@@ -6,6 +6,7 @@ Collects diagnostics with line, column and suggestion; changes nothing. It does 
 from __future__ import annotations
 
 import keyword
+import re
 
 from engine.errors import Diagnostic, suggest
 from engine.evaluator.conditions import And, Compare, Condition, ConditionError, Literal, Name, Not, Or, parse_condition
@@ -68,6 +69,11 @@ def check_condition(tree: Condition, vocabulary: Vocabulary, file: str, line: in
                     walk(item)
 
     walk(tree)
+
+
+def name_problem(name: str) -> str:
+    """Why `name` cannot name a subject type, an action or a group of actions; empty when it can. Casbin's readers split lines at commas and count brackets."""
+    return "" if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) else "a name is letters without accents, digits and `_`"
 
 
 _REFUSED = {"format", "format_map", "mro", "tb_frame", "gi_frame", "ag_frame", "cr_frame", "exec", "this", "true", "false", "null"}
