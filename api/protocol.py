@@ -1,0 +1,148 @@
+"""Limits of a connection before there is a request: uvicorn has none, and an ASGI application is only called when the headers have arrived.
+
+`guarded` makes uvicorn's httptools protocol refuse or close what never becomes a request, or never reads its answer:
+
+    headers that do not end in time (408) or are too long (431); a connection that says nothing; more connections than allowed (503)
+    a request with more bytes in all than any body needs: endless chunk extensions or trailers
+    the rest of a body after its answer: read and thrown away, so that its sender reads the answer instead of a broken connection, but not for long
+    an answer that is not fetched
+
+One timer per connection, only while it has something unfinished: a request that arrives in one piece needs none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.limits import ADDED, error_body, request_id
+
+DISCARDED = 2.0
+"""Seconds for which the rest of a body is thrown away."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """See `guarded`, which sets the limits."""
+
+    header_seconds = 10.0
+    header_bytes = 32_768
+    request_bytes = 25_000_000
+    connections_limit = 1_000
+    fetch_seconds = 30.0
+
+    _awaiting = True
+    """No request is being read or answered: what arrives are headers."""
+    _discarding = False
+    """A request has been answered before its body arrived."""
+    _bytes = 0
+    """Since the last answer."""
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.connections_limit:
+            self._refuse(503, "too many connections: try again later", (b"retry-after", b"1"))
+        else:
+            self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += len(data)
+        super().data_received(data)
+        if not self._awaiting:
+            if self._bytes > self.request_bytes:
+                self._refuse(413, f"the request has more than {self.request_bytes:,} bytes")
+        elif self._bytes > self.header_bytes:
+            self._refuse(431, f"the headers have more than {self.header_bytes:,} bytes")
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        self._awaiting = False
+        if self._timer is not None:
+            self._stop_timer()
+        super().on_headers_complete()
+        # Trailers are read as headers: not into those that the application sees.
+        self.headers = []
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._discarding:
+            self._discarding = False
+            self._await_headers()
+
+    def on_response_complete(self) -> None:
+        pipelined = bool(self.pipeline)
+        super().on_response_complete()
+        if pipelined:
+            self._bytes = 0
+        elif self.cycle.more_body:
+            self._discarding = True
+            self._timer = self.loop.call_later(DISCARDED, self.transport.close)
+        else:
+            self._await_headers()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(self.fetch_seconds, self._unfetched)
+
+    def _await_headers(self) -> None:
+        self._stop_timer()
+        self._awaiting, self._bytes = True, 0
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "this is not an HTTP request")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self._bytes:
+            self._refuse(408, f"the headers did not arrive within {self.header_seconds:g} seconds")
+        else:
+            self.transport.close()
+
+    def _unfetched(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def _refuse(self, status: int, message: str, *more: tuple[bytes, bytes]) -> None:
+        """Answer and close; only close where this would be taken for another answer."""
+        self._stop_timer()
+        if self._may_answer():
+            body, id = error_body(message), request_id(self.headers or ())
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close"), *ADDED, *more]
+            if id is not None:
+                headers.append((b"x-request-id", id))
+            lines = [name + b": " + value + b"\r\n" for name, value in headers]
+            self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether no request is being answered, or one that has neither arrived whole nor been answered."""
+        if self.transport.is_closing() or self._discarding or self.pipeline:
+            return False
+        return self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not self.cycle.response_started)
+
+
+def guarded(
+    *, header_seconds: float = 10.0, header_bytes: int = 32_768, max_body: int = 10_000_000, connections: int = 1_000, fetch_seconds: float = 30.0
+) -> type[HttpToolsProtocol]:
+    """The protocol class to give to uvicorn as `http`, with `ws="none"`.
+
+    Seconds for the headers of a request, bytes in them, bytes of the largest body (a chunked one may take twice as many), connections of this worker, seconds
+    for fetching an answer.
+    """
+    limits: dict[str, Any] = {
+        "header_seconds": header_seconds, "header_bytes": header_bytes, "request_bytes": header_bytes + 2 * max_body + 65_536,
+        "connections_limit": connections, "fetch_seconds": fetch_seconds,
+    }  # fmt: skip
+    return type("GuardedProtocol", (GuardedProtocol,), limits)
