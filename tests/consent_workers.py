@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from engine.consent.admissions import Admissions, Taken
 from engine.consent.cache import RedisCache
 from engine.consent.database import Changes, Database
 from engine.consent.store import Conflict, ConsentStore, OutcomeUnknown, StoreUnavailable
@@ -160,6 +161,15 @@ def write_through_outages(connection: Connection, address: str, patient: str) ->
         except StoreUnavailable as error:
             connection.send(("refused", number, str(error)))
             time.sleep(0.02)
+
+
+def take_messages(connection: Connection, address: str, messages: list[bytes], at: float) -> None:
+    """Take admission messages, at this instant, and say what became of each, until killed."""
+    desk = Admissions(pdp(), ConsentStore(address, VOCABULARY, timeout=30.0))
+    for number, data in enumerate(messages):
+        done = desk.take(data, at, str(number))
+        connection.send(done.outcome if isinstance(done, Taken) else str(done))
+    connection.send("done")
 
 
 def restore_over(connection: Connection, address: str, path: str) -> None:

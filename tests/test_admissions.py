@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +14,57 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.calendar import parse_instant
-from engine.consent.admissions import MAX_BYTES, Admissions, DeadLetter, MemoryImported, Taken, read_message
-from engine.consent.fold import Record
-from engine.consent.store import Conflict as RealConflict
-from engine.consent.store import ConsentStore
+from engine.consent.admissions import LONGEST_IDENTIFIER, MAX_BYTES, MAX_FILE, MAX_MESSAGES, Admissions, Taken, read_message, split
+from engine.consent.imports import DeadLetter
+from engine.consent.store import Conflict, ConsentStore
 from engine.errors import PackError, RequestError
 from engine.pack import parse_pack, read_folder
 from engine.pdp import load_pdp
 from engine.request import Action, Entity, Request
 
+pytest_plugins = ["servers"]
+
 ROOT = Path(__file__).parent.parent
-SAMPLES = sorted((ROOT.parent / "shared/domain/examples/pam_fr").glob("*.er7"))
 PDP = load_pdp(ROOT / "policies")
 NOW = parse_instant("2026-11-21T10:00:00+01:00") or 0.0
 PATIENT, HOSPITAL, CLINIC, DOCTOR = "279035121518989", "750000028", "750000036", "10000000017"
 
 
-class Conflict(Exception):
-    """Somebody else wrote first."""
+class Stores:
+    """New stores in a folder, copies of an empty one, closed at the end."""
+
+    folder: Path
+    opened: list[ConsentStore]
+
+    def new(self, *known: Mapping[str, Any]) -> ConsentStore:
+        path = self.folder / f"{len(self.opened)}.db"
+        shutil.copy(self.folder / "empty.db", path)
+        self.opened.append(ConsentStore(f"sqlite:///{path}", PDP.pack.vocabulary))
+        if known:
+            self.opened[-1].append(PATIENT, known, NOW)
+        return self.opened[-1]
 
 
-class Memory:
-    """A store of directives in memory."""
+STORES = Stores()
 
-    def __init__(self, *known: Mapping[str, Any]):
-        self.kept: dict[str, list[Mapping[str, Any]]] = {PATIENT: list(known)}
 
-    def read(self, patient: str, at: float) -> tuple[Record, int]:
-        known = self.kept.get(patient, [])
-        return PDP.fold(known, at), len(known)
-
-    def append(self, patient: str, directives: Sequence[Mapping[str, Any]], at: float, expect: Any = None) -> int:
-        assert expect == len(self.kept[patient])
-        self.kept[patient] += directives
-        return len(self.kept[patient])
+@pytest.fixture(autouse=True)
+def stores(place: Path) -> Iterator[None]:
+    STORES.folder, STORES.opened = place, []
+    ConsentStore(f"sqlite:///{place}/empty.db", PDP.pack.vocabulary, create=True).close()
+    yield
+    for store in STORES.opened:
+        store.close()
 
 
 def admissions(*known: Mapping[str, Any], **more: Any) -> Admissions:
-    return Admissions(PDP, Memory(*(known or ({"kind": "opened"},))), MemoryImported(), Conflict, **more)
+    return Admissions(PDP, STORES.new(*(known or ({"kind": "opened"},))), **more)
 
 
 def kept(desk: Admissions) -> list[tuple[str, Any, bool]]:
     """What the record holds beyond its opening: kind, target, whether it withdraws."""
-    store: Any = desk.store
-    return [(one["kind"], one.get("target"), one.get("withdraw", False)) for one in store.kept[PATIENT][1:]]
+    several = [one.directive for one in desk.store.history(PATIENT)[1:]]
+    return [(one["kind"], one.get("target"), one.get("withdraw", False)) for one in several]
 
 
 INS = f"{PATIENT}^^^INS-NIR&1.2.250.1.213.1.4.8&ISO^INS"
@@ -114,7 +123,8 @@ def test_a_code_is_an_act_of_the_hospital_for_its_own_team(said: str, expected: 
     assert isinstance(done, Taken), done
     assert done.outcome == ("written" if expected else "nothing")
     assert kept(desk) == expected
-    assert len(done.directives) == len(expected) and done.token == (len(expected) + 1 if expected else None)
+    assert len(done.directives) == len(expected)
+    assert (done.token and done.token.revision) == (len(expected) + 1 if expected else None)
 
 
 def test_what_is_recorded_says_who_when_and_by_which_message():
@@ -155,36 +165,41 @@ def test_a_non_opposition_lifts_nothing():
     assert [one[0] for one in kept(desk)] == [one["kind"] for one in known[1:]]
 
 
-# --- the five official samples ---------------------------------------------------------------------------------------
+# --- the cases of the official samples -------------------------------------------------------------------------------
 
 OFFICIAL = {
-    "ConsentementConsultation_NonOppositionAlimentation": ["care_team_consent"],
-    "NonConsentementConsultation_NonOppositionAlimentation": ["care_team_consent withdrawn"],
-    "NonConsentementConsultation_OppositionAlimentation": ["feeding_opposition", "care_team_consent withdrawn"],
-    "NonRecueillieConsentementConsultation_NonOppositionAlimentation": [],
-    "NonRecueillieConsentementConsultation_NonRecueillieOppositionAlimentation": [],
+    "consent, no opposition": ("20240306111154", "INO", "IC", ["care_team_consent"]),
+    "no consent, no opposition": ("20240307111154", "INO", "INC", ["care_team_consent withdrawn"]),
+    "no consent, opposition": ("20240309111154", "IO", "INC", ["feeding_opposition", "care_team_consent withdrawn"]),
+    "consent not collected, no opposition": ("20240310111154", "INO", "NA", []),
+    "nothing collected": ("20240311111154", "NA", "NA", []),
 }
+"""The five cases that the specification illustrates, sent one after the other by a structure whose identifier has no valid check digit."""
 
 
-@pytest.mark.skipif(not SAMPLES, reason="the official samples are not here")
-def test_the_official_samples_run_in_the_order_they_were_sent():
-    """Their structure, 000897406, has no valid check digit: a deployment says who it is."""
-    assert {path.stem for path in SAMPLES} == OFFICIAL.keys()
-    desk = admissions(structures={"000897406": "750712184"})
-    ordered = sorted(SAMPLES, key=lambda path: read_message(path.read_bytes(), PDP.pack, desk.structures).control)
-    taken, dead = desk.take_all(((path.stem, path.read_bytes()) for path in ordered), NOW)
+def official() -> list[tuple[str, bytes]]:
+    made = []
+    for number, (name, (when, feeding, consulting, _)) in enumerate(OFFICIAL.items(), 3975):
+        said = zfa(f1="ACTIF", f2=when, f9=feeding, f10=when if feeding != "NA" else "", f11=consulting, f12=when if consulting != "NA" else "")
+        own = f"000003^^^CHU-X&000897406&N^PI~{INS}^^20101207"
+        made.append((name, message(said, control=str(number), facility="CHU-X", pid3=own, sent=when, kind="ADT^A01^ADT_A01", more="ZFD|||Y|N|INSI").encode()))
+    return made
+
+
+def test_the_official_cases_run_in_the_order_they_were_sent():
+    desk = admissions(structures={"CHU-X": "750712184"})
+    taken, dead = desk.take_all(official(), NOW)
     assert dead == []
-    assert {one.name: [each["kind"] + " withdrawn" * bool(each.get("withdraw")) for each in one.directives] for one in taken} == OFFICIAL
+    said = {one.name: [each["kind"] + " withdrawn" * bool(each.get("withdraw")) for each in one.directives] for one in taken}
+    assert said == {name: expected for name, (_, _, _, expected) in OFFICIAL.items()}
     assert {one.message.structure for one in taken} == {"750712184"} and {one.message.patient for one in taken} == {PATIENT}
-    again, dead = desk.take_all(((path.stem, path.read_bytes()) for path in ordered), NOW)
+    again, dead = desk.take_all(official(), NOW)
     assert (dead, {one.outcome for one in again}, len(kept(desk))) == ([], {"replayed"}, 4)
 
 
-@pytest.mark.skipif(not SAMPLES, reason="the official samples are not here")
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_an_official_sample_of_an_unregistered_structure_is_a_dead_letter(path: Path):
-    letter = take(path.read_bytes())
-    assert isinstance(letter, DeadLetter) and letter.place == "MSH-4"
+def test_an_official_case_of_an_unregistered_structure_is_a_dead_letter():
+    _, dead = admissions().take_all(official(), NOW)
+    assert [one.place for one in dead] == ["MSH-4"] * 5
 
 
 # --- who sends -------------------------------------------------------------------------------------------------------
@@ -276,19 +291,21 @@ DEAD: dict[str, tuple[str | bytes, str, str]] = {
     "no header": (message().partition("\r")[2], "MSH", NO_START),
     "other separators": (message().replace("|", "#").replace("^", "!"), "MSH", NO_START),
     "one separator for all": (message().replace("^~\\&", "||||"), "MSH", NO_START),
+    "an application with a long name": (message().replace("|ADM|", f"|{'A' * 200}|"), "MSH-3", f"has 200 characters, more than {LONGEST_IDENTIFIER}"),
+    "an identifier of its own that is long": (message(control="M" * 3000), "MSH-10", f"has 3,000 characters, more than {LONGEST_IDENTIFIER}"),
     "too long": ("MSH|^~\\&|" + "x" * MAX_BYTES, "MSH", "the message has 1,000,009 bytes, more than 1,000,000"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "place", "reason"), DEAD.values(), ids=DEAD)
-def test_a_malformed_message_is_a_dead_letter_and_writes_nothing(text: str | bytes, place: str, reason: str):
+@pytest.mark.parametrize(("text", "where", "reason"), DEAD.values(), ids=DEAD)
+def test_a_malformed_message_is_a_dead_letter_and_writes_nothing(text: str | bytes, where: str, reason: str):
     letter = take(text, desk := admissions())
     assert isinstance(letter, DeadLetter), letter
-    assert letter.place == place, letter
+    assert letter.place == where, letter
     assert letter.reason == reason or not reason, letter
     assert kept(desk) == []
-    assert letter.data == (b"" if place == "MSH" and "bytes" in reason else text if isinstance(text, bytes) else text.encode())
-    assert str(letter).startswith(f"a message: {place}: {letter.reason}")
+    assert letter.data == (b"" if where == "MSH" and "bytes" in reason else text if isinstance(text, bytes) else text.encode())
+    assert str(letter).startswith(f"a message: {where}: {letter.reason}")
 
 
 @pytest.mark.parametrize("sign", ["|", "^", "~", "&", "^~&", "|~", "\\", "\r", "\n", "\rZFA|", "\rOBX|1", "\rPID|", " "], ids=repr)
@@ -316,8 +333,7 @@ def test_what_the_policy_refuses_is_a_dead_letter_and_nothing_of_the_message_is_
 def test_a_message_that_was_refused_can_be_taken_later():
     desk = admissions({"kind": "closed"})
     assert isinstance(take(message(), desk), DeadLetter)
-    store: Any = desk.store
-    store.kept[PATIENT] = [{"kind": "opened"}]
+    desk.store.append(PATIENT, [{"kind": "opened"}, {"kind": "closed", "withdraw": True}], NOW)
     done = take(message(), desk)
     assert isinstance(done, Taken) and done.outcome == "written"
 
@@ -375,8 +391,7 @@ def test_the_same_message_again_writes_nothing_more_and_says_so():
 def test_a_replay_does_not_undo_what_the_holder_did_since():
     desk = admissions()
     take(message(), desk)
-    store: Any = desk.store
-    store.kept[PATIENT].append({"kind": "exclusion", "target": TEAM})
+    desk.store.append(PATIENT, [{"kind": "exclusion", "target": TEAM}], NOW)
     done = take(message(), desk)
     assert isinstance(done, Taken) and done.outcome == "replayed"
     assert kept(desk)[-1] == ("exclusion", TEAM, False)
@@ -422,21 +437,6 @@ def test_what_goes_wrong_with_the_store_is_raised_and_the_message_can_be_taken_a
     assert isinstance(done, Taken) and done.outcome == "written"
 
 
-def test_messages_go_into_the_consent_store(tmp_path: Path):
-    store = ConsentStore(f"sqlite:///{tmp_path}/consent.db", PDP.pack.vocabulary, create=True)
-    try:
-        store.append(PATIENT, [{"kind": "opened"}], NOW)
-        desk = Admissions(PDP, store, MemoryImported(), RealConflict)
-        texts = [message(zfa(f6="Y", f9="IO", f11="IC", f12="20261119")), message(control="M-2")]
-        taken, dead = desk.take_all([("", text.encode()) for text in texts], NOW)
-        assert dead == [] and [one.outcome for one in taken] == ["written", "written"]
-        assert [(one.revision, one.directive["kind"]) for one in store.history(PATIENT)][1:] == [
-            (2, "break_glass_refusal"), (3, "feeding_opposition"), (4, "care_team_consent"), (5, "care_team_consent"),
-        ]  # fmt: skip
-    finally:
-        store.close()
-
-
 def test_many_messages_leave_the_good_ones_taken_and_the_others_in_the_dead_letters():
     desk = admissions()
     texts = {"one": message(), "two": message(None, control="M-2"), "three": message(zfa(f9="IO"), control="M-3"), "four": "?"}
@@ -450,21 +450,108 @@ def test_many_messages_leave_the_good_ones_taken_and_the_others_in_the_dead_lett
 PIECES = st.sampled_from(["|", "^", "~", "&", "\\", "\r", "\n", "\0", "ZFA", "PID", "MSH", "IO", "IC", '""', INS, HOSPITAL, "É", "\x0b", "\x1c", "2026", " "])
 
 
+NUMBERS = itertools.count(1)
+
+
 @settings(max_examples=400)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 12), PIECES), min_size=1, max_size=6))
 def test_a_damaged_message_is_taken_or_a_dead_letter(cuts: list[tuple[int, int, str]]):
-    text = message(zfa(f1="ACTIF", f6="Y", f9="IO", f11="IC", f12="20261120"))
+    text = message(zfa(f1="ACTIF", f6="Y", f9="IO", f11="IC", f12="20261120"), control=f"M-{next(NUMBERS)}")
     for place, length, piece in cuts:
         text = text[:place] + piece + text[place + length :]
-    done = take(text, desk := admissions())
-    assert isinstance(done, Taken) or (done.place and done.reason and kept(desk) == [])
+    desk = Admissions(PDP, STORES.opened[0] if STORES.opened else STORES.new({"kind": "opened"}))
+    before = desk.store.read(PATIENT, NOW)[1]
+    done = take(text, desk)
+    assert isinstance(done, Taken) or (done.place and done.reason and desk.store.read(PATIENT, NOW)[1] == before)
 
 
 @settings(max_examples=200)
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_taken_or_a_dead_letter(data: bytes, begins_well: bool):
-    done = take(message()[:150].encode() + data if begins_well else data)
+    desk = Admissions(PDP, STORES.opened[0] if STORES.opened else STORES.new({"kind": "opened"}))
+    done = take(message()[:150].encode() + data if begins_well else data, desk)
     assert isinstance(done, DeadLetter)
+    assert desk.imports.letter(done.id) == done
+
+
+# --- files of messages -----------------------------------------------------------------------------------------------
+
+ONE, TWO = message(control="M-1"), message(control="M-2")
+
+
+def framed(*texts: str) -> str:
+    return "".join(f"\x0b{text}\x1c\r" for text in texts)
+
+
+def batch(*texts: str, count: str | None = None, end: str = "\r") -> str:
+    return end.join(["BHS|^~\\&|ADM", "".join(texts).replace("\r", end) + f"BTS|{len(texts) if count is None else count}", ""])
+
+
+FILES_OF = {
+    "one message": (ONE, 1),
+    "blank lines before it": ("\r\n\r\n" + ONE, 1),
+    "a byte-order mark": ("\ufeff" + ONE, 1),
+    "one after the other": (ONE + TWO, 2),
+    "with a byte-order mark": ("\ufeff" + ONE + TWO, 2),
+    "in lines of another system": ((ONE + TWO).replace("\r", "\r\n"), 2),
+    "blank lines between": (ONE + "\r\r" + TWO, 2),
+    "frames": (framed(ONE, TWO), 2),
+    "one frame": (framed(ONE), 1),
+    "a batch": (batch(ONE, TWO), 2),
+    "a batch that does not count": (batch(ONE, TWO, count=""), 2),
+    "a batch in lines of another system": (batch(ONE, TWO, end="\r\n"), 2),
+    "a file of batches": ("FHS|^~\\&\r" + batch(ONE) + batch(TWO) + "FTS|2\r", 2),
+    "a file of messages": ("FHS|^~\\&\r" + ONE + TWO + "FTS\r", 2),
+}
+
+
+@pytest.mark.parametrize(("text", "number"), FILES_OF.values(), ids=FILES_OF)
+def test_the_messages_of_a_file_are_taken_each_under_a_name_of_its_own(text: str, number: int):
+    desk = admissions()
+    done = list(desk.take_file(text.encode(), NOW, "file"))
+    assert [one.name for one in done] == (["file"] if number == 1 else ["file#1", "file#2"])
+    assert [one.outcome for one in done if isinstance(one, Taken)] == ["written"] * number
+    assert desk.imports.letters() == []
+
+
+NOT_WHOLE = {
+    "a batch without end": (batch(ONE, TWO).partition("BTS")[0], "BHS", "has no end"),
+    "a file without end": ("FHS|^~\\&\r" + batch(ONE), "FHS", "has no end"),
+    "a batch that lost a message": (batch(ONE, count="2"), "BTS-1", "says `2`, and it holds 1"),
+    "a batch that counts otherwise": (batch(ONE, count="one"), "BTS-1", "says `one`, and it holds 1"),
+    "a file that lost a batch": ("FHS|^~\\&\r" + batch(ONE) + "FTS|2\r", "FTS-1", "says `2`, and it holds 1"),
+    "an end without a beginning": (ONE + "BTS|1\r", "BTS", "ends what no BHS began"),
+    "something between": ("BHS|^~\\&\rPID|1\r" + ONE + "BTS|1\r", "BHS", "is followed by what belongs to no message"),
+    "too many messages": ("MSH|\r" * (MAX_MESSAGES + 1), "MSH", "the file holds more than 10,000 messages"),
+    "too many frames": ("\x0b" * (MAX_MESSAGES + 1), "MSH", "the file holds more than 10,000 messages"),
+    "too long": (ONE + "x" * MAX_FILE, "MSH", "the file has more than 10,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize(("text", "where", "reason"), NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_a_file_that_is_not_whole_is_one_dead_letter_and_nothing_of_it_is_written(text: str, where: str, reason: str):
+    desk = admissions()
+    (letter,) = desk.take_file(text.encode(), NOW, "file")
+    assert isinstance(letter, DeadLetter) and (letter.name, letter.place, letter.reason) == ("file", where, reason)
+    assert kept(desk) == [] and len(letter.data) == (len(text.encode()) if len(text) <= MAX_BYTES else 0)
+
+
+def test_a_frame_that_is_cut_costs_itself_alone():
+    taken, letter, last = admissions().take_file((framed(ONE) + "\x0b" + TWO + framed(message(control="M-3"))).encode(), NOW, "file")
+    assert isinstance(taken, Taken) and isinstance(last, Taken) and isinstance(letter, DeadLetter)
+    assert (letter.name, letter.reason) == ("file#2", "is not in one MLLP frame")
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(["\x0b", "\x1c", "\r", "\n", "MSH|", "BHS|", "BTS|", "FHS|", "FTS|", "1", "x", "|", "\ufeff"]), max_size=12))
+def test_any_file_splits_into_what_it_holds_or_says_why_not(pieces: list[str]):
+    data = "".join(pieces).encode()
+    try:
+        several = split(data)
+    except RequestError as error:
+        assert error.where and error.message
+    else:
+        assert all(one in data or one[1:] in data for one in several) and sum(map(len, several)) <= len(data) + 1
 
 
 # --- what an officer writes ------------------------------------------------------------------------------------------

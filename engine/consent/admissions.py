@@ -4,22 +4,25 @@
 
 Which message, field and code asks for which action, and where the patient and the sender are named, is the pack's `[admission]`. Nothing is guessed and nothing
 is half done: a message that is not understood to the end, or that the policy refuses, is a dead letter with its reason and place, and leaves the record as it
-was. The transport (MLLP, a folder), its acknowledgements, and who keeps the dead letters are somebody else's.
+was. Both are kept in the consent store (`engine.consent.imports`). The transport and its acknowledgements are somebody else's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+from sqlalchemy import Connection
 
 from engine.calendar import iso, local_instant
-from engine.consent.acts import Store, perform_all
+from engine.consent.acts import Done, perform_all
 from engine.consent.identifiers import check_identifier
+from engine.consent.imports import DeadLetter, Entry, Imports
+from engine.consent.store import Also, Conflict, ConsentStore
 from engine.errors import RequestError, shown, suggest
 from engine.pack import Pack
 from engine.pdp import Pdp
@@ -30,6 +33,11 @@ MAX_BYTES = 1_000_000
 MAX_LINES = 5_000
 MAX_PARTS = 5_000
 """Separators in the segments that count: the parser takes 30 seconds for a million of them and 0.05 for these. An official sample has 300."""
+MAX_FILE = 10_000_000
+MAX_MESSAGES = 10_000
+"""Bytes of a file, and how many messages it may hold."""
+LONGEST_IDENTIFIER = 199
+"""Characters of MSH-3 and MSH-10, as HL7 bounds them: they name the message in the store for ever."""
 AHEAD = 3600.0
 """Seconds by which a sender's clock may be ahead."""
 
@@ -78,12 +86,13 @@ def read_message(data: bytes, pack: Pack, structures: Mapping[str, str] | None =
     kind = f"{segments.text('MSH-9')}^{segments.text('MSH-9.2')}"
     if kind not in spec.messages:
         raise RequestError("MSH-9", f"{shown(kind)} is not a message that is taken", "they are " + ", ".join(spec.messages))
-    control, zone = segments.needed("MSH-10"), pack.vocabulary.time_zone
+    segments.needed("MSH-10")
+    application, control, zone = segments.short("MSH-3"), segments.short("MSH-10"), pack.vocabulary.time_zone
     sent = _instant(segments.needed("MSH-7"), zone, "MSH-7")
     patient, structure = _patient(segments, pack, spec), _structure(segments, pack, spec, structures or {})
     said = tuple(_said(segments, spec, zone, sent))
     digest = hashlib.sha256("\r".join(line for _, line in lines).encode()).hexdigest()
-    return Message(kind, control, segments.text("MSH-3"), structure, patient, said, digest)
+    return Message(kind, control, application, structure, patient, said, digest)
 
 
 def _admission(pack: Pack) -> AdmissionSpec:
@@ -196,6 +205,12 @@ class _Segments:
             raise RequestError(place, "is missing")
         return text
 
+    def short(self, place: str) -> str:
+        text = self.text(place)
+        if len(text) > LONGEST_IDENTIFIER:
+            raise RequestError(place, f"has {len(text):,} characters, more than {LONGEST_IDENTIFIER}")
+        return text
+
 
 def _several(part: Any) -> list[Any]:
     return list(part) if isinstance(part, list) else [part]
@@ -293,53 +308,63 @@ def _instant(text: str, zone: str, place: str) -> float:
     raise RequestError(place, f"{shown(text)} is not a date", "write it as 20261121100000+0100")
 
 
+# --- files of messages -----------------------------------------------------------------------------------------------
+
+_MARK = re.compile(rb"(?:^|(?<=[\r\n]))(MSH|FHS|BHS|BTS|FTS)(?=[|\r\n])")
+_ENDS = {"BTS": "BHS", "FTS": "FHS"}
+"""What ends a batch and a file, and what began them."""
+
+
+def split(data: bytes) -> list[bytes]:
+    """The messages of a file: one, several in MLLP frames, or several one after the other, in a batch (`BHS` ... `BTS`) or not.
+
+    Raises `RequestError` for a file that is too long, and for a batch that is not whole. Whether each piece is a message is not asked here.
+    """
+    if len(data) > MAX_FILE:
+        raise RequestError("MSH", f"the file has more than {MAX_FILE:,} bytes", "send fewer messages at a time")
+    bare = data.lstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf")
+    if bare.startswith(b"\x0b"):
+        return _few([b"\x0b" + one for one in bare[1:].split(b"\x0b")])
+    marks = list(_MARK.finditer(bare))
+    if not marks or marks[0].start():
+        return [data]
+    several: list[bytes] = []
+    held: dict[str, int] = {}  # by what began it: how many messages an open batch holds, how many batches an open file
+    for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(bare)], strict=True):
+        name, part = mark[1].decode(), bare[mark.start() : end]
+        if name == "MSH":
+            several.append(part)
+            held |= {"BHS": held["BHS"] + 1} if "BHS" in held else {}
+        elif re.search(rb"[\r\n][^\r\n]", part):
+            raise RequestError(name, "is followed by what belongs to no message")
+        elif name in _ENDS:
+            _end(name, part, held)
+        else:
+            held[name] = 0
+    for name in held:
+        raise RequestError(name, "has no end", "the file was cut off: send it whole")
+    return _few(several)
+
+
+def _end(name: str, part: bytes, held: dict[str, int]) -> None:
+    """The end of a batch or of a file, which may say how much it holds."""
+    number = held.pop(_ENDS[name], None)
+    if number is None:
+        raise RequestError(name, f"ends what no {_ENDS[name]} began")
+    said = part.strip(b"\r\n").decode("latin-1").split("|")[1:2]
+    if said and said[0] and said[0] != str(number):
+        raise RequestError(f"{name}-1", f"says {shown(said[0])}, and it holds {number}", "something of it was lost: send it whole")
+    if name == "BTS" and "FHS" in held:
+        held["FHS"] += 1
+
+
+def _few(several: list[bytes]) -> list[bytes]:
+    if len(several) > MAX_MESSAGES:
+        raise RequestError("MSH", f"the file holds more than {MAX_MESSAGES:,} messages", "send fewer at a time")
+    return several
+
+
 # --- taking messages -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A message that was taken: what names it, its text's digest, and when what it says was collected, by field."""
-
-    structure: str
-    application: str
-    control: str
-    digest: str
-    patient: str
-    collected: Mapping[str, float]
-
-
-class Imported(Protocol):
-    """The messages that were taken. A store keeps them as long as a sender might send one again."""
-
-    def find(self, structure: str, application: str, control: str) -> Entry | None:
-        """The message of that sender with that identifier."""
-
-    def latest(self, structure: str, patient: str, place: str) -> float | None:
-        """The latest instant at which a structure collected what it said of a patient in a field."""
-
-    def add(self, entry: Entry) -> None: ...
-
-
-class MemoryImported:
-    """The same in memory, for tests and for one run."""
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[str, str, str], Entry] = {}
-        self._latest: dict[tuple[str, str, str], float] = {}
-        self._lock = threading.Lock()
-
-    def find(self, structure: str, application: str, control: str) -> Entry | None:
-        return self._entries.get((structure, application, control))
-
-    def latest(self, structure: str, patient: str, place: str) -> float | None:
-        return self._latest.get((structure, patient, place))
-
-    def add(self, entry: Entry) -> None:
-        with self._lock:
-            self._entries[entry.structure, entry.application, entry.control] = entry
-            for place, instant in entry.collected.items():
-                key = (entry.structure, entry.patient, place)
-                self._latest[key] = max(instant, self._latest.get(key, instant))
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,34 +378,15 @@ class Taken:
     token: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that was not taken: why, at which segment or field, and how to mend it. `data` is what came, empty when it was too long to keep."""
-
-    name: str
-    place: str
-    reason: str
-    help: str
-    digest: str
-    data: bytes = field(repr=False)
-    message: Message | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.place}: {self.reason}" + (f" ({self.help})" if self.help else "")
-
-
 class Admissions:
-    """Takes admission messages into a store.
+    """Takes admission messages into a consent store.
 
-    `conflict` is what the store raises when somebody else wrote first. `structures`: see `read_message`. `speaks_for`: the structures that the sender, once
-    authenticated, may speak for; without it a message is believed, as for a file that an officer imports.
+    `structures`: see `read_message`. `speaks_for`: the structures that the sender, once authenticated, may speak for; without it a message is believed, as in a
+    file that an officer imports.
     """
 
-    def __init__(
-        self, pdp: Pdp, store: Store, imported: Imported, conflict: type[Exception], *,
-        structures: Mapping[str, str] | None = None, speaks_for: Collection[str] | None = None,
-    ):  # fmt: skip
-        self.pdp, self.store, self.imported, self.conflict = pdp, store, imported, conflict
+    def __init__(self, pdp: Pdp, store: ConsentStore, *, structures: Mapping[str, str] | None = None, speaks_for: Collection[str] | None = None):
+        self.pdp, self.store, self.imports = pdp, store, Imports(store)
         self.structures, self.speaks_for = dict(structures or {}), speaks_for
 
     def take_all(self, messages: Iterable[tuple[str, bytes]], at: float) -> tuple[list[Taken], list[DeadLetter]]:
@@ -388,41 +394,89 @@ class Admissions:
         done = [self.take(data, at, name) for name, data in messages]
         return [one for one in done if isinstance(one, Taken)], [one for one in done if isinstance(one, DeadLetter)]
 
+    def take_file(self, data: bytes, at: float, name: str = "") -> Iterator[Taken | DeadLetter]:
+        """Take the messages of a file: one, several in MLLP frames, or a batch. A file that is not whole is one dead letter."""
+        try:
+            several = split(data)
+        except RequestError as error:
+            yield self._bury(data, at, name, "", error)
+            return
+        for number, one in enumerate(several, 1):
+            yield self.take(one, at, f"{name}#{number}" if len(several) > 1 else name)
+
+    def retry(self, id: str, at: float) -> list[Taken | DeadLetter]:
+        """Take a dead letter again, with the pack, the structures and the record as they are now. Raises `RequestError` for one that cannot be."""
+        letter = self.imports.letter(id)
+        if letter.state == "retaken":
+            raise RequestError("dead letter", "was taken since")
+        if not letter.data and letter.size:
+            raise RequestError("dead letter", "was too long to be kept", "have it sent again")
+        return list(self.take_file(letter.data, at, letter.name))
+
     def take(self, data: bytes, at: float, name: str = "") -> Taken | DeadLetter:
         """Take one message: its acts are done together, or it is a dead letter. What goes wrong with the store is raised: the message may be taken again."""
-        message = None
+        sender = _sender(data)
         try:
             message = read_message(data, self.pdp.pack, self.structures)
-            return self._take(message, at, name)
+            sender = message.structure
+            return self._take(message, at, name, _id(data))
         except RequestError as error:
-            digest = message.digest if message else hashlib.sha256(data).hexdigest()
-            return DeadLetter(name, error.where, error.message, error.help, digest, data if len(data) <= MAX_BYTES else b"", message)
+            return self._bury(data, at, name, sender, error)
 
-    def _take(self, message: Message, at: float, name: str) -> Taken:
+    def _bury(self, data: bytes, at: float, name: str, sender: str, error: RequestError) -> DeadLetter:
+        kept = data if len(data) <= MAX_BYTES else b""
+        return self.imports.bury(DeadLetter(_id(data), name, sender, error.where, error.message, error.help, len(data), kept), at)
+
+    def _take(self, message: Message, at: float, name: str, id: str) -> Taken:
         if self.speaks_for is not None and message.structure not in self.speaks_for:
             raise RequestError(_admission(self.pdp.pack).structure.at, "the sender does not speak for this structure")
-        before = self.imported.find(message.structure, message.application, message.control)
-        if before is not None:
-            if before.digest != message.digest:
-                raise RequestError("MSH-10", "was the identifier of another message of this sender", "give a new message a new one")
+        entry = Entry(
+            message.structure, message.application, message.control, message.digest, message.patient, {one.place: one.collected for one in message.said}
+        )
+
+        def check(connection: Connection) -> None:
+            if self.imports.has(connection, entry):
+                raise _Replayed
+            overtaken = self.imports.overtaken(connection, entry)
+            for said in message.said:
+                if said.place in overtaken:
+                    raise RequestError(said.dated, "is older than what this structure has already said", "send what the patient said last")
+                if said.collected > at + AHEAD:
+                    raise RequestError(said.dated, "is yet to come")
+
+        def enter(connection: Connection) -> None:
+            check(connection)  # again: only in the transaction that writes it is it still so
+            self.imports.add(connection, entry, at)
+            self.imports.retake(connection, id)
+
+        try:
+            with self.store.reading() as connection:
+                check(connection)
+            done = self._do(message, at, enter)
+        except _Replayed:
+            with self.store.writing() as connection:
+                self.imports.retake(connection, id)
             return Taken(name, message, "replayed")
-        for said in message.said:
-            latest = self.imported.latest(message.structure, message.patient, said.place)
-            if latest is not None and said.collected < latest:
-                raise RequestError(said.dated, "is older than what this structure has already said", "send what the patient said last")
-            if said.collected > at + AHEAD:
-                raise RequestError(said.dated, "is yet to come")
-        requests = [self._request(message, said) for said in message.said]
-        done = perform_all(self.pdp, self.store, requests, at, self.conflict) if requests else []
+        directives = tuple(directive for one in done for directive in one.directives)
+        return Taken(name, message, "written" if directives else "nothing", directives, done[-1].token if done else None)
+
+    def _do(self, message: Message, at: float, enter: Also) -> list[Done]:
+        """The acts of a message and its entry, in one transaction. Raises `RequestError` when the policy refuses one of them."""
+        if not message.said:
+            try:
+                self._enter(enter)
+            except Conflict:
+                self._enter(enter)  # whoever took it meanwhile is seen now
+            return []
+        done = perform_all(self.pdp, self.store, [self._request(message, said) for said in message.said], at, Conflict, also=enter)
         for said, one in zip(message.said, done, strict=True):
             if not one.answer.permitted:
                 raise RequestError(said.place, f"`{said.action}` is refused by {one.answer.rule or 'no rule'}: {one.answer.words()}")
-        # INVARIANT: the record first. Should this process end before the next lines, the message is taken again, and says again what the record already has;
-        # the other way round, what the patient said would be lost.
-        collected = {said.place: said.collected for said in message.said}
-        self.imported.add(Entry(message.structure, message.application, message.control, message.digest, message.patient, collected))
-        directives = tuple(directive for one in done for directive in one.directives)
-        return Taken(name, message, "written" if directives else "nothing", directives, done[-1].token if done else None)
+        return done
+
+    def _enter(self, enter: Also) -> None:
+        with self.store.writing() as connection:
+            enter(connection)
 
     def _request(self, message: Message, said: Said) -> Request:
         spec = _admission(self.pdp.pack)
@@ -432,6 +486,20 @@ class Admissions:
         basis = f"{message.kind} {message.control} of {message.application}: {said.place} {said.code}, collected {iso(said.collected)}"
         asks = Entity(subject.pop("type"), subject.pop("id"), subject)
         return Request(asks, Action(said.action, properties), Entity("record", message.patient), {**spec.context, "basis": basis})
+
+
+class _Replayed(Exception):
+    """The message was taken before."""
+
+
+def _id(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sender(data: bytes) -> str:
+    """MSH-3 and MSH-4 as they stand, of a message that nobody understood, for whoever looks at it."""
+    header = re.split(rb"[\r\n]", data[:1000].lstrip(b"\x0b\xef\xbb\xbf"), maxsplit=1)[0].decode("latin-1").split("|")
+    return " of ".join(filter(None, header[2:4])) if header[0] == "MSH" else ""
 
 
 def _filled(properties: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
