@@ -83,6 +83,8 @@ def parse_entity(data: Mapping[str, Any], where: str) -> Entity:
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if value.__class__ is dict:  # asking what is a mapping costs a third of a microsecond
+        return value  # type: ignore[no-any-return]
     if value is None:
         raise RequestError(where, "is missing")
     if not isinstance(value, Mapping):
@@ -92,6 +94,8 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 
 def _text(data: Mapping[str, Any], key: str, where: str) -> str:
     value = data.get(key)
+    if value.__class__ is str and value and not value.isspace():
+        return value
     if value is None:
         raise RequestError(f"{where}.{key}", "is missing")
     if not isinstance(value, str):
@@ -103,7 +107,7 @@ def _text(data: Mapping[str, Any], key: str, where: str) -> str:
 
 def _properties(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     value = data.get("properties")
-    return {} if value is None else _object(value, f"{where}.properties")
+    return value if value.__class__ is dict else {} if value is None else _object(value, f"{where}.properties")
 
 
 def _kind(value: Any) -> str:

@@ -7,13 +7,15 @@ so that a log is read without the pack. A list of five hundred documents is one 
 
 from __future__ import annotations
 
-import secrets
+import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from engine.answer import Answer
+from engine.consent.database import after_fork
 from engine.evaluator.slices import Outcome
 from engine.pack import Pack
 from engine.pdp import Pdp, Runner
@@ -23,11 +25,33 @@ from engine.vocabulary import Cell, Coded, Elapsed, Given, Held, Member, Path, S
 encode = msgspec.json.Encoder().encode
 LONGEST_WORD = 256
 """Characters of a code that an entry repeats; what is longer is no code."""
+REMEMBERED = 10_000
+"""Cells of which a slice remembers the letters before it starts again."""
+
+
+class _Random:
+    """Random bytes of the operating system, fetched by the page: a call for each identifier costs more than all the rest of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._page, self._at = b"", 0
+        after_fork(self.__init__)
+
+    def hex(self, size: int) -> str:
+        with self._lock:
+            start = self._at
+            if start + size > len(self._page):
+                self._page, start = os.urandom(4096), 0
+            self._at = start + size
+            return self._page[start : start + size].hex()
+
+
+_random = _Random()
 
 
 def new_id() -> str:
     """The identifier of an entry and of its decisions: 26 random characters."""
-    return secrets.token_hex(13)
+    return _random.hex(13)
 
 
 class DecisionEntry(msgspec.Struct, tag_field="kind", tag="decision", omit_defaults=True):
@@ -127,37 +151,48 @@ class Scribe:
 
     def __init__(self, pdp: Pdp):
         self.pdp, self.inputs = pdp, Inputs(pdp.pack)
-        self._rows: dict[Runner, tuple[str, ...] | None] = {}
+        self._cells: dict[Runner, _Cells] = {}
 
     def items(self, answers: Sequence[Answer]) -> list[tuple[str, Any, int, int, str]]:
         """One item for each answer of one question."""
         runner = answers[0].runner
-        steps = self._row(runner)
-        if steps is None:
-            return [(one.request.resource.id, None, one.code, one.outcome.number, "") for one in answers]
-        letters: dict[Any, str] = {}
+        cells = self._cells.get(runner)
+        if cells is None:
+            cells = self._cells[runner] = _Cells(runner)
         made = []
         for one in answers:
             request = one.request
-            row = request.resource.properties.get(steps[1]) if steps[0] == "resource" and len(steps) == 2 else request.look_up(steps)
-            if row.__class__ is not str or len(row) > LONGEST_WORD:
-                row = None
-            if row not in letters:
-                letters[row] = _letters(runner, request)
-            made.append((request.resource.id, row, one.code, one.outcome.number, letters[row]))
+            row, letters = cells.seen(request)
+            made.append((request.resource.id, row, one.code, one.outcome.number, letters))
         return made
 
-    def _row(self, runner: Runner) -> tuple[str, ...] | None:
-        """Where the code is that leads to a row of the grids that this slice looks at; nothing when it looks at none."""
-        if runner not in self._rows:
-            rows = {fact.form.row.for_action(runner.action) for fact in runner.cells}  # type: ignore[union-attr]
-            self._rows[runner] = min(rows) if rows else None
-        return self._rows[runner]
 
+class _Cells:
+    """What a slice sees of the grids: the code that leads to a row, and the letters in the order of its cells, `-` where there is no cell."""
 
-def _letters(runner: Runner, request: Request) -> str:
-    """The letters of the cells that a slice looks at, in the order of its cells, `-` where there is no cell."""
-    return "".join(runner.letter(fact, request) or "-" for fact in runner.cells)
+    def __init__(self, runner: Runner):
+        self.runner = runner
+        forms: list[Cell] = [fact.form for fact in runner.cells]  # type: ignore[misc]
+        rows = list(dict.fromkeys(form.row.for_action(runner.action) for form in forms))
+        columns = [form.column.for_action(runner.action) for form in forms if form.column is not None]
+        self.inputs = tuple(dict.fromkeys([*rows, *columns]))
+        self._letters: dict[tuple[Any, ...], str] = {}
+
+    def seen(self, request: Request) -> tuple[str | None, str]:
+        if not self.inputs:
+            return None, ""
+        key = tuple([request.look_up(steps) for steps in self.inputs])
+        row = key[0] if key[0].__class__ is str and len(key[0]) <= LONGEST_WORD else None
+        try:
+            return row, self._letters[key]
+        except (KeyError, TypeError):
+            pass
+        letters = "".join(self.runner.letter(fact, request) or "-" for fact in self.runner.cells)
+        if row is not None and all(one.__class__ is str for one in key):
+            if len(self._letters) >= REMEMBERED:
+                self._letters.clear()
+            self._letters[key] = letters
+        return row, letters
 
 
 # --- packs -----------------------------------------------------------------------------------------------------------
