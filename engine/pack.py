@@ -25,7 +25,7 @@ from engine.errors import Diagnostic, PackError, shown, suggest
 from engine.evaluator.check import check_condition, name_problem, parse_checked
 from engine.evaluator.conditions import Condition
 from engine.sheets import Row, Sheet, decode, read_sheet
-from engine.specs import AdmissionSpec, FactSpec, FhirSpec, PackSpec, Scalar, Spec, VocabularySpec
+from engine.specs import AdmissionSpec, FactSpec, FhirSpec, ObligationSpec, PackSpec, Scalar, Spec, VocabularySpec
 from engine.vocabulary import Vocabulary
 from engine.vocabulary_files import INPUTS, build_vocabulary
 
@@ -43,7 +43,9 @@ m = (p.subject == '*' || r.subject.type == p.subject) && (p.action == '*' || g(r
 """
 """The one Casbin model that a pack may have. Casbin's other effects and its EnforceContext mean something else, or nothing."""
 
-FILES = ("pack.toml", "vocabulary.toml", "model.conf", "rules.csv", "reasons.csv", "invariants.csv")
+FILES = ("pack.toml", "vocabulary.toml", "model.conf", "rules.csv", "reasons.csv")
+INVARIANTS = "invariants.csv"
+"""A pack need not have any."""
 FORMS = ("never_permit", "permit_only_if", "monotone")
 
 
@@ -148,11 +150,11 @@ def load_pack(folder: str | FilePath, settings: Mapping[str, Scalar] | None = No
 
 
 def read_folder(folder: str | FilePath) -> dict[str, bytes]:
-    """The files of a pack: the six at its top and the sheets of its folders, by relative path."""
+    """The files of a pack: those at its top and the sheets of its folders, by relative path."""
     root = FilePath(folder)
     if not root.is_dir():
         raise PackError([Diagnostic("pack-missing", f"there is no folder `{folder}`", str(folder), help="name the folder that holds pack.toml")])
-    paths = [root / name for name in FILES] + sorted(root.glob("*/*.csv"))
+    paths = [root / name for name in (*FILES, INVARIANTS)] + sorted(root.glob("*/*.csv"))
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 
@@ -176,7 +178,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     _check_model(files, found)
     actions = tuple(vocabulary.actions)
     groups, rules, lines = _parse_rules(files, vocabulary, found)
-    obligations = {id: Obligation(id, o.to, None if o.actions is None else frozenset(o.actions), o.properties, _words(o)) for id, o in spec.obligation.items()}
+    obligations = {id: _obligation(id, one, spec.pack.languages) for id, one in spec.obligation.items()}
     _check_obligations(spec, actions, files, found)
     known = None if lines is None else {*set().union(*groups.values()), "*"}
     defaults = _defaults(spec, known, rules, files, found)
@@ -343,12 +345,22 @@ def _line(text: str, number: int) -> str:
     return lines[number - 1] if 0 < number <= len(lines) else ""
 
 
-def _words(spec: Any) -> dict[str, str]:
-    return {language: text for language, text in (("fr", spec.fr), ("en", spec.en)) if text}
+def _obligation(id: str, spec: ObligationSpec, languages: Collection[str]) -> Obligation:
+    actions = None if spec.actions is None else frozenset(spec.actions)
+    return Obligation(id, spec.to, actions, spec.properties, {one: text for one in languages if (text := (spec.model_extra or {}).get(one))})
 
 
 def _check_obligations(spec: PackSpec, actions: tuple[str, ...], files: Mapping[str, bytes], found: list[Diagnostic]) -> None:
+    keys = [*ObligationSpec.model_fields, *spec.pack.languages]
     for id, one in spec.obligation.items():
+        words = one.model_extra or {}
+        for key in words.keys() - keys:
+            help = suggest(key, keys) or "its words are in the languages of the pack: " + ", ".join(f"`{one}`" for one in spec.pack.languages)
+            found.append(_at_key("pack.toml", files, ("obligation", id, key), "key-unknown", f"`{key}` is not a key here", help))
+        for language in spec.pack.languages:
+            if not words.get(language):
+                message = f"the words of the obligation `{id}` in `{language}` are missing"
+                found.append(_at_key("pack.toml", files, ("obligation", id, language), "obligation-words", message, "say what is to be done"))
         for action in one.actions or ():
             if action not in actions:
                 at = ("obligation", id, "actions")
@@ -626,10 +638,10 @@ def _unrepeated(sheet: Sheet, column: str, code: str, sentence: str, found: list
 def _parse_invariants(
     files: Mapping[str, bytes], vocabulary: Vocabulary, known: Collection[str] | None, found: list[Diagnostic]
 ) -> tuple[Invariant, ...]:
-    name = "invariants.csv"
+    name = INVARIANTS
     if name not in files:
         return ()
-    sheet = read_sheet(name, files[name], ("id", "form", "subject", "action", "fact", "condition"), found)
+    sheet = read_sheet(name, files[name], ("id", "form", "subject", "action", "fact", "condition"), found, may_be_empty=True)
     texts = re.split(r"\r\n|\r|\n", files[name].decode("utf-8-sig", "replace"))
     made: list[Invariant] = []
     for id, row in _unrepeated(sheet, "id", "invariant-repeated", "the invariant `{}` stands twice", found).items():

@@ -58,12 +58,17 @@ def delimiter(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
-def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagnostic]) -> Sheet:
-    """Read a sheet whose header must have the columns `needs`. Mistakes are appended to `found`; under a header with a mistake there are no rows."""
+def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagnostic], may_be_empty: bool = False) -> Sheet:
+    """Read a sheet whose header must have the columns `needs`. Mistakes are appended to `found`; under a header with a mistake there are no rows.
+
+    A sheet without a row is a mistake unless it `may_be_empty`.
+    """
     text = decode(file, data, found)
     if text is None:
         return Sheet(file, needs or ("",), ())
     header = next((line for line in text.splitlines() if line.strip()), None)
+    if header is None and may_be_empty:
+        return Sheet(file, needs, ())
     if header is None:
         found.append(Diagnostic("sheet-empty", "this sheet is empty", file, help=f"its header needs {_names(needs)}"))
         return Sheet(file, needs or ("",), ())
@@ -88,7 +93,7 @@ def read_sheet(file: str, data: bytes, needs: tuple[str, ...], found: list[Diagn
                 rows.append(Row(line, dict(zip(columns, stripped, strict=True))))
     except csv.Error as error:
         found.append(Diagnostic("sheet-quotes", f"this row cannot be read: {error}", file, start, help="close the quotes of the cell"))
-    if not rows and len(found) == before:
+    if not rows and not may_be_empty and len(found) == before:
         found.append(Diagnostic("sheet-empty", "this sheet has no row", file, help="a header alone decides nothing"))
     return Sheet(file, columns or needs or ("",), tuple(rows) if header_is_right else ())
 

@@ -26,7 +26,7 @@ class PackHead(Spec):
     effective_from: date | None = None
     effective_until: date | None = None
     time_zone: str
-    languages: list[str] = Field(default=["fr", "en"], min_length=1)
+    languages: list[str] = Field(default=["en"], min_length=1)
     node_budget: int = Field(default=200_000, ge=100, strict=True)
 
 
@@ -38,11 +38,13 @@ class SettingSpec(Spec):
 
 
 class ObligationSpec(Spec):
+    """Any other key is a language of the pack, and its value the words in it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, StrictStr] = Field(init=False)
     to: Literal["requester", "service"]
     actions: list[str] | None = None
     properties: dict[str, str] = {}
-    fr: str = ""
-    en: str
 
 
 class FhirSpec(Spec):

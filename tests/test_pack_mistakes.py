@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from engine.errors import PackError
 from engine.pack import Pack, load_pack, parse_pack
-from engine.pdp import Pdp
+from engine.pdp import Pdp, compile_pack
 
 PACK = {
     "pack.toml": """\
@@ -288,10 +288,10 @@ CASES = [
     # files
     case(
         "a-file-is-missing",
-        "invariants.csv", None, None,
+        "reasons.csv", None, None,
         """
-        invariants.csv: error[file-missing]: the file `invariants.csv` is missing
-          help: a pack has pack.toml, vocabulary.toml, model.conf, rules.csv, reasons.csv, invariants.csv
+        reasons.csv: error[file-missing]: the file `reasons.csv` is missing
+          help: a pack has pack.toml, vocabulary.toml, model.conf, rules.csv, reasons.csv
         """,
     ),
     case(
@@ -299,7 +299,7 @@ CASES = [
         "rules.csv", None, None,
         """
         rules.csv: error[file-missing]: the file `rules.csv` is missing
-          help: a pack has pack.toml, vocabulary.toml, model.conf, rules.csv, reasons.csv, invariants.csv
+          help: a pack has pack.toml, vocabulary.toml, model.conf, rules.csv, reasons.csv
         """,
     ),
     case(
@@ -549,6 +549,41 @@ CASES = [
         pack.toml:27: error[path-unknown]: `subjet.id` is not part of a request
            27 | properties = { who = "@subjet.id" }
           help: did you mean `subject`?
+        """,
+    ),
+    case(
+        "an-obligation-without-words",
+        "pack.toml", 'en = "Show a banner."', "",
+        """
+        pack.toml:30: error[obligation-words]: the words of the obligation `banner` in `en` are missing
+           30 | [obligation.banner]
+          help: say what is to be done
+        """,
+    ),
+    case(
+        "an-obligation-in-another-language",
+        "pack.toml", 'en = "Show a banner."', 'en = "Show a banner."\nde = "Ein Banner zeigen."',
+        """
+        pack.toml:33: error[key-unknown]: `de` is not a key here
+           33 | de = "Ein Banner zeigen."
+          help: its words are in the languages of the pack: `en`
+        """,
+    ),
+    case(
+        "an-obligation-with-a-key-misspelt",
+        "pack.toml", 'actions = ["read"]', 'action = ["read"]',
+        """
+        pack.toml:26: error[value-type]: `obligation.tell.action` must be text
+           26 | action = ["read"]
+        """,
+    ),
+    case(
+        "an-obligation-with-an-empty-key",
+        "pack.toml", 'en = "Show a banner."', 'en = "Show a banner."\nproprties = ""',
+        """
+        pack.toml:33: error[key-unknown]: `proprties` is not a key here
+           33 | proprties = ""
+          help: did you mean `properties`?
         """,
     ),
     case(
@@ -1718,6 +1753,31 @@ def test_the_pack_that_the_cases_break_is_right():
     assert (pack.name, len(pack.rules), pack.warnings) == ("clinic", 4, ())
 
 
+@pytest.mark.parametrize("sheet", [None, "", "id,form,subject,action,fact,condition\n"], ids=["no-file", "nothing", "header-alone"])
+def test_a_pack_may_have_no_invariant(sheet):
+    assert compile_pack(parse_pack(files_with(("invariants.csv", None, sheet)))).pack.invariants == ()
+
+
+def test_a_sheet_of_invariants_has_its_header_all_the_same():
+    assert "the column `condition` is missing" in mistakes(files_with(("invariants.csv", None, "id,form,subject,action,fact\n")))
+
+
+def test_words_are_in_the_languages_of_the_pack_whatever_they_are():
+    german = ("pack.toml", 'languages = ["en"]', 'languages = ["de", "pt-BR"]'), ("reasons.csv", "obligations,en", "obligations,de,pt-BR")
+    discreet = ("pack.toml", 'en = "Nothing to show."', 'de = "Nichts zu zeigen."\npt-BR = "Nada."')
+    tell = ("pack.toml", 'en = "Tell the patient."', 'de = "Es dem Patienten sagen."\npt-BR = "Avisar."')
+    banner = ("pack.toml", 'en = "Show a banner."', 'de = "Ein Banner zeigen."\npt-BR = "Mostrar."')
+    rows = [("reasons.csv", text, f"{text},Sim") for text in ("You are blocked.", "Yours.", '"Urgent, and allowed."', "On duty.", "Not allowed.")]
+    pack = parse_pack(files_with(*german, discreet, tell, banner, *rows))
+    assert pack.languages == ("de", "pt-BR")
+    assert pack.obligations["tell"].words == {"de": "Es dem Patienten sagen.", "pt-BR": "Avisar."}
+    assert pack.reasons["own"].words == {"de": "Yours.", "pt-BR": "Sim"}
+
+
+def test_a_pack_that_names_no_language_speaks_english():
+    assert parse_pack(files_with(("pack.toml", 'languages = ["en"]\n', ""))).languages == ("en",)
+
+
 def codes() -> set[str]:
     """Every word in the source of the checker that has the form of a code."""
     made: set[str] = set()
@@ -1743,11 +1803,11 @@ def test_a_folder_that_is_not_there_is_told(tmp_path, monkeypatch):
     assert str(caught.value) == "polices: error[pack-missing]: there is no folder `polices`\n  help: name the folder that holds pack.toml"
 
 
-def test_an_empty_folder_misses_all_six_files(tmp_path):
+def test_an_empty_folder_misses_every_file_that_a_pack_needs(tmp_path):
     with pytest.raises(PackError) as caught:
         load_pack(tmp_path)
     assert [one.message for one in caught.value.diagnostics] == [
-        f"the file `{name}` is missing" for name in ("invariants.csv", "model.conf", "pack.toml", "reasons.csv", "rules.csv", "vocabulary.toml")
+        f"the file `{name}` is missing" for name in ("model.conf", "pack.toml", "reasons.csv", "rules.csv", "vocabulary.toml")
     ]
 
 
