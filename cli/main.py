@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from cli import checking, consent, demo, requests, serve
+from cli import callers, checking, consent, demo, log, requests, serve
 from cli import vectors as vector_reports
-from cli.edge import PACK, Misuse, choose, command, finding, language_of, need_folder, open_pack, open_pdp, print_json, read_bytes, say, split_settings
+from cli.edge import PACK, Misuse, choose, command, finding, language_of, need_folder, open_directory, open_pack, open_pdp, print_json, read_bytes, say, split_settings
 from cli.grids import GridView
 from engine.errors import PackError
 from engine.vectors import Packs, VectorError, read_vectors, run
@@ -24,12 +24,15 @@ app = typer.Typer(
 vectors = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run test vectors, or start a new one.")
 app.add_typer(vectors, name="vectors")
 app.add_typer(consent.app, name="consent")
+app.add_typer(log.app, name="log")
+app.add_typer(callers.app, name="caller")
 app.command(epilog="\b\nExamples:\n  habilis serve --open --create --data habilis-data\n  habilis serve --callers callers.toml --workers 2")(serve.serve)
 
 PackPath = Annotated[Path, typer.Argument(metavar="PACK", help="The folder of a pack, or a compiled pack.", show_default=False)]
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="The folder of a pack, or a compiled pack.")]
 Requests = Annotated[Path, typer.Argument(metavar="FILE|-", help="Requests: a JSON object, a list, JSON lines, or AuthZEN evaluations.", show_default=False)]
 Settings = Annotated[list[str] | None, typer.Option("--settings", metavar="NAME=VALUE", help="A setting of the pack that differs; may be repeated.")]
+DirectoryFile = Annotated[Path | None, typer.Option("--directory", metavar="FILE", help="A directory of professionals (CSV): docs/consent.md.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Language = Annotated[str | None, typer.Option("--lang", metavar="fr|en", help="The language of the reasons.", show_default=False)]
 
@@ -152,7 +155,14 @@ def diff(
 
 @app.command(epilog=_examples("habilis decide request.json", "cat requests.jsonl | habilis decide --pack dmp-fr.habilis --json -"))
 @command
-def decide(file: Requests, pack: PackOption = Path(PACK), settings: Settings = None, lang: Language = None, json: AsJson = False) -> None:
+def decide(
+    file: Requests,
+    pack: PackOption = Path(PACK),
+    settings: Settings = None,
+    directory: DirectoryFile = None,
+    lang: Language = None,
+    json: AsJson = False,
+) -> None:
     """Decide requests in a file.
 
     A request is {subject, action, resource, context}, with the record's `directives`, `at` (now, when left out) and `revision` (all, when left out). A resource
@@ -161,7 +171,7 @@ def decide(file: Requests, pack: PackOption = Path(PACK), settings: Settings = N
     batch = requests.read_batch(read_bytes(file), str(file))
     pdp = open_pdp(pack, settings or ())
     language = language_of(pdp.pack, lang)
-    answers = list(requests.answers(pdp, batch))
+    answers = list(requests.answers(pdp, batch, open_directory(directory, pdp.pack)))
     if json:
         batch.print_json([requests.reply(answer) for answer in answers])
     else:
@@ -172,7 +182,14 @@ def decide(file: Requests, pack: PackOption = Path(PACK), settings: Settings = N
 
 @app.command(epilog=_examples("habilis explain request.json", "habilis explain request.json --lang fr"))
 @command
-def explain(file: Requests, pack: PackOption = Path(PACK), settings: Settings = None, lang: Language = None, json: AsJson = False) -> None:
+def explain(
+    file: Requests,
+    pack: PackOption = Path(PACK),
+    settings: Settings = None,
+    directory: DirectoryFile = None,
+    lang: Language = None,
+    json: AsJson = False,
+) -> None:
     """Explain the decisions of requests in a file.
 
     The facts looked at, the rule and its article, the cell and its source, and what would turn the decision. With --json, apart: what the requester may be
@@ -183,7 +200,7 @@ def explain(file: Requests, pack: PackOption = Path(PACK), settings: Settings = 
     batch = requests.read_batch(read_bytes(file), str(file))
     pdp = open_pdp(pack, settings or ())
     language = language_of(pdp.pack, lang)
-    explanations = [explain_answer(answer) for answer in requests.answers(pdp, batch)]
+    explanations = [explain_answer(answer) for answer in requests.answers(pdp, batch, open_directory(directory, pdp.pack))]
     if json:
         batch.print_json([{"requester": one.requester, "reviewer": one.reviewer} for one in explanations])
     else:
