@@ -38,6 +38,7 @@ from journal_workers import (
 )
 from sqlalchemy import select
 
+from engine.decision_log.expunge import expunge
 from engine.decision_log.log import DecisionLog
 from engine.decision_log.read import LogReader
 from engine.decision_log.storage import LogUnavailable
@@ -46,7 +47,7 @@ from engine.journal import tables as t
 from engine.journal.database import Database, JournalUnavailable
 from engine.journal.derive import PATIENCE, derive
 from engine.journal.follower import Follower, keep, rebuild
-from engine.journal.notices import LEASE, LONGEST_WAIT, Notice, Outbox
+from engine.journal.notices import LEASE, LONGEST_WAIT, STALE, Notice, Outbox
 from engine.journal.queries import EVERYTHING, Journal, View, position, view_of
 from engine.request import Entity
 
@@ -535,13 +536,40 @@ def test_a_pack_that_owes_what_nobody_does_is_reported(here: World) -> None:
     assert here.documents() == ["DOC-1"]
 
 
-def test_expunged_entries_are_skipped(world: World) -> None:
-    world.told(read(), read("DOC-2", at=1))
-    (segment,) = world.reader.sizes()
-    world.reader._storage.expunge(segment, [1], False)
+def test_what_is_expunged_is_forgotten(world: World) -> None:
+    """What the journal knew of it goes, and what was told once is not told again; a journal made anew knows the same."""
+    old, new = [read(rule="R14", context=BREAK_GLASS), read("DOC-2", at=1), grant(2)], [read("DOC-3", at=10), read("DOC-4", subject=NURSE, at=11)]
+    world.write(pack("authorisation"), *old, *(shown(one) for one in old[:2]), *new)
+    world.follower.step()
+    world.journal.review(old[0]["id"], "reviewer-1", "fine", "", NOON + 4, world.log.append_now)
+    told = {one.at for one in world.pending()}
+    assert told == {NOON, NOON + 1, NOON + 10, NOON + 11}
+    expunge(world.log_url, NOON + 5, LATER, "officer")
+    world.follower.step()
+    assert world.documents() == ["DOC-4", "DOC-3"] and world.journal.reviews() == [] and world.journal.places(old[0]["id"]) == []
+    assert [one.at - NOON for one in world.pending(LATER + 2 * LEASE)] == [10, 11]
+    kept = dump(world.database)
     rebuild(world.database)
-    assert world.follower.step() == 3
-    assert world.documents() == ["DOC-2"] and world.follower.problems() == []
+    world.follower.step()
+    assert world.follower.problems() == []
+    assert {name: rows for name, rows in dump(world.database).items() if name != "counts"} == {name: rows for name, rows in kept.items() if name != "counts"}
+
+
+def test_a_notice_of_long_ago_is_listed_and_not_given(here: World) -> None:
+    here.told(read())
+    assert here.pending(NOON + 2 * STALE) == [] and len(here.outbox.waiting()) == 1
+
+
+def test_a_segment_that_cannot_be_read_does_not_stop_the_others(here: World) -> None:
+    here.told(read())
+    with DecisionLog(here.log_url, name="a-first", timeout=20) as log:
+        here.write(read("DOC-2", at=1), log=log)
+    damaged = next(Path(here.database.path).parent.glob("log/a-first*.segment"))
+    damaged.write_bytes(b"nothing that SQLite knows" * 1000)
+    here.write(read("DOC-3", at=2))
+    with pytest.raises(LogUnavailable, match=r"segment a-first.* is damaged: verify the log"):
+        here.follower.step()
+    assert here.documents() == ["DOC-3", "DOC-1"]
 
 
 def test_a_journal_follows_one_log(here: World, place: Path) -> None:

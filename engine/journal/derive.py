@@ -102,6 +102,10 @@ class _Notice(_Entry, kw_only=True):
     state: Id
 
 
+class _Expunge(_Entry, kw_only=True):
+    expunged: dict[str, list[tuple[int, int]]]
+
+
 class _PackOutcome(msgspec.Struct, kw_only=True):
     rule: Id
     decision: str
@@ -196,7 +200,7 @@ def _notice(id: str, spec: _PackObligation) -> Notice | None:
 
 @dataclass(slots=True)
 class Rows:
-    """What entries say, by table. `meanings`: packs that they explain."""
+    """What entries say, by table. `expunged`: places of entries that are to be forgotten, from an index up to another."""
 
     entries: list[Row] = field(default_factory=list)
     packs: list[Row] = field(default_factory=list)
@@ -208,10 +212,11 @@ class Rows:
     verdicts: list[Row] = field(default_factory=list)
     deliveries: list[Row] = field(default_factory=list)
     problems: list[Row] = field(default_factory=list)
+    expunged: list[tuple[str, int, int]] = field(default_factory=list)
     counts: Counter[tuple[str, str, str, str, str]] = field(default_factory=Counter)
 
     def add(self, other: Rows) -> None:
-        for name in ("entries", "packs", "decisions", "accesses", "outcomes", "owed", "grants", "verdicts", "deliveries", "problems"):
+        for name in ("entries", "packs", "decisions", "accesses", "outcomes", "owed", "grants", "verdicts", "deliveries", "problems", "expunged"):
             getattr(self, name).extend(getattr(other, name))
         self.counts.update(other.counts)
 
@@ -232,6 +237,9 @@ def derive(body: Any, segment: str, number: int, meanings: dict[str, Meaning]) -
             case "notice":
                 said = _convert(body, _Notice)
                 rows.deliveries.append({"notice": said.notice, "at": said.at, "state": said.state})
+            case "expunge":
+                said = _convert(body, _Expunge)
+                rows.expunged += [(segment, start, stop) for segment, spans in said.expunged.items() for start, stop in spans]
             case "refused":
                 rows.counts[_day(known.at, "UTC"), known.caller, "", "", "refused"] += 1
             case "pack":

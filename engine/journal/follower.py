@@ -90,26 +90,34 @@ class Follower:
             complete, origin = connection.execute(select(t.journal.c.complete, t.journal.c.origin)).one()
         if origin not in ("", self.log.origin):
             raise JournalUnavailable("the journal was derived from another log: give it its own, or rebuild it")
-        read, whole, shrunk = 0, True, []
+        read, whole, trouble = 0, True, ""
         for segment, size in sorted(self.log.sizes().items()):
-            start = known.get(segment, 0)
-            if start > size:
-                shrunk.append(segment)
-            while start < size and not self._stop.is_set():
-                count = self._batch(segment, start, size)
-                if not count:
-                    whole = False
-                    break
-                start, read = start + count, read + count
-        if shrunk:
-            raise LogUnavailable(f"the log has fewer entries than the journal has read ({', '.join(shrunk)}): if it was restored, rebuild the journal")
+            try:
+                read += self._segment(segment, known.get(segment, 0), size)
+            except LogUnavailable as error:
+                trouble = trouble or str(error)  # the other segments are no worse for it
+            except _Moved:
+                whole = False
+        if trouble:
+            raise LogUnavailable(trouble)
         if whole and not complete and not self._stop.is_set():
             with self.database.transaction() as connection:
                 connection.execute(update(t.journal).values(complete=True))
         return read
 
+    def _segment(self, segment: str, start: int, size: int) -> int:
+        """Read what is new in one segment: how many entries it was."""
+        if size < 0:
+            raise LogUnavailable(f"segment {segment} is damaged: verify the log")
+        if start > size:
+            raise LogUnavailable(f"segment {segment} has fewer entries than the journal has read: if the log was restored, rebuild the journal")
+        begun = start
+        while start < size and not self._stop.is_set():
+            start += self._batch(segment, start, size)
+        return start - begun
+
     def _batch(self, segment: str, start: int, size: int) -> int:
-        """Derive and keep the next entries of a segment: how many; 0 when another follower moved its cursor."""
+        """Derive and keep the next entries of a segment: how many. Raises `_Moved` when another follower did."""
         found: list[Entry] = []
         weight = 0
         for one in self.log.entries(segment, start, min(BATCH, size - start)):
@@ -119,10 +127,7 @@ class Follower:
                 break
         if not found:
             raise LogUnavailable(f"segment {segment} says that it has more entries than it gives")
-        try:
-            self._keep(segment, start, found)
-        except _Moved:
-            return 0
+        self._keep(segment, start, found)
         return len(found)
 
     def _keep(self, segment: str, start: int, found: Sequence[Entry]) -> None:
@@ -271,6 +276,8 @@ def keep(connection: Connection, rows: Rows) -> None:
     if rows.counts:
         _count(connection, rows)
     notices.settle(connection, rows)
+    for segment, start, stop in rows.expunged:
+        _forget(connection, segment, start, stop)
 
 
 def _keep_highest(connection: Connection, table: Any, several: Sequence[Row]) -> None:
@@ -296,3 +303,16 @@ def _count(connection: Connection, rows: Rows) -> None:
     several = [dict(zip(names, key, strict=True)) | {"items": items} for key, items in sorted(rows.counts.items())]
     more = {"items": t.counts.c["items"] + said.excluded["items"]}
     connection.execute(said.on_conflict_do_update(index_elements=t.counts.primary_key.columns, set_=more), several)
+
+
+def _forget(connection: Connection, segment: str, start: int, stop: int) -> None:
+    """The end of retention: what expunged entries said goes from here too. What was counted, and that a notice was sent, stays: it names nobody."""
+    gone = and_(t.entries.c.segment == segment, t.entries.c.number >= start, t.entries.c.number < stop)
+    ids = list(connection.execute(select(t.entries.c.id).where(gone).order_by(t.entries.c.number)).scalars())
+    for at in range(0, len(ids), notices.CHUNK):
+        several = ids[at : at + notices.CHUNK]
+        touched = notices.groups(connection, t.owed.c.decision, several)
+        for column in (t.accesses.c.decision, t.outcomes.c.decision, t.owed.c.decision, t.decisions.c.id, t.grants.c.entry, t.verdicts.c.decision):
+            connection.execute(delete(column.table).where(column.in_(several)))
+        notices.settle_again(connection, touched)
+    connection.execute(delete(t.entries).where(gone))

@@ -27,6 +27,8 @@ LEASE = 60.0
 """Seconds for which a notice that was given to one sender is given to no other."""
 FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0
 """Seconds until a notice that failed is given again: doubled each time, up to the longest."""
+STALE = 365 * 86_400.0
+"""Seconds after which a notice is not given any more: a journal made anew after the log was expunged cannot know that it was sent. `waiting` still lists it."""
 CHUNK = 1000
 """Values of one `IN`."""
 
@@ -49,7 +51,12 @@ def settle(connection: Connection, rows: Rows) -> None:
         said = insert(connection, t.notices)
         earlier = tuple_(said.excluded.at, said.excluded.decision) < tuple_(t.notices.c.at, t.notices.c.decision)
         _upsert(connection, said, best, earlier)
-    for group in _touched(connection, rows):
+    settle_again(connection, _touched(connection, rows))
+
+
+def settle_again(connection: Connection, touched: Iterable[tuple[Any, ...]]) -> None:
+    """The same for whole groups, whose earliest decision may be another one than it was."""
+    for group in touched:
         several = [dict(one) for one in connection.execute(select(t.owed).where(_in_group(t.owed, group))).mappings()]
         best = _best(connection, several)
         connection.execute(delete(t.notices).where(_in_group(t.notices, group), t.notices.c.id.not_in(list(best))))
@@ -96,11 +103,14 @@ def _grants(connection: Connection, patients: Collection[str]) -> dict[str, list
 
 def _touched(connection: Connection, rows: Rows) -> set[tuple[Any, ...]]:
     """Groups whose earliest decision may be another one now: something was not shown after all, or a new directive makes an access a first one."""
-    columns = select(*(t.owed.c[name] for name in _GROUP))
     denied = _denied(connection, {one["decision"] for one in rows.outcomes})
-    found = {tuple(one) for one in _select_in(connection, columns, t.owed.c.decision, denied)}
-    granted = {one["patient"] for one in rows.grants}
-    return found | {tuple(one) for one in _select_in(connection, columns.where(t.owed.c.again != ""), t.owed.c.patient, granted)}
+    return groups(connection, t.owed.c.decision, denied) | groups(connection, t.owed.c.patient, {one["patient"] for one in rows.grants}, t.owed.c.again != "")
+
+
+def groups(connection: Connection, column: Any, values: Collection[str], *more: Any) -> set[tuple[Any, ...]]:
+    """The groups of what is owed by these decisions, or about these patients."""
+    found = select(*(t.owed.c[name] for name in _GROUP)).where(*more)
+    return {tuple(one) for one in _select_in(connection, found, column, values)}
 
 
 def _in_group(table: Any, group: tuple[Any, ...]) -> Any:
@@ -189,7 +199,7 @@ class Outbox:
         whole = select(t.journal.c.one).where(t.journal.c.complete == true()).exists()
         found = (
             select(t.notices.c.id)
-            .where(t.notices.c.due <= now, t.notices.c.not_before <= now, _undelivered(), whole)
+            .where(t.notices.c.due.between(now - STALE, now), t.notices.c.not_before <= now, _undelivered(), whole)
             .order_by(t.notices.c.due, t.notices.c.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
