@@ -36,8 +36,8 @@ ROLES = ("store", "consent_desk", "officer", "reviewer", "portal")
 ANY = "*"
 CACHED = 60.0
 """Seconds for which a verified token is not verified again."""
-MOST = 10_000
-"""Tokens remembered, and characters of one."""
+MOST, LONGEST = 10_000, 16_384
+"""Tokens remembered, and bytes of an Authorization header."""
 
 Values = frozenset[str | bool] | None
 """What may be said; `None` is anything."""
@@ -188,7 +188,7 @@ class Callers:
 
 def bearer(authorization: bytes | str | None) -> bytes | None:
     """The key or token of an Authorization header."""
-    if authorization is None or len(authorization) > MOST:
+    if authorization is None or len(authorization) > LONGEST:
         return None
     header = authorization if type(authorization) is bytes else str(authorization).encode("utf-8", "replace")
     scheme, _, token = header.partition(b" ")
@@ -208,7 +208,7 @@ def authorization_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
 
 async def _verify(book: _Book, token: bytes) -> tuple[Caller, float]:
     unknown = NotAuthenticated("this key is not known, or no longer valid")
-    if token.count(b".") != 2 or not token.isascii():
+    if not book.issuers or token.count(b".") != 2 or not token.isascii():
         raise unknown
     text = token.decode()
     issuer = book.issuers.get(issuer_of(text) or "")
