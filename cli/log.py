@@ -30,6 +30,8 @@ app = typer.Typer(
 
 LOG = "sqlite:///decision-log"
 SHOWN = 50
+PACK = ("name", "version", "digest")
+"""What is shown of a pack's entry."""
 
 Url = Annotated[str, typer.Option("--log", envvar="HABILIS_LOG", metavar="URL", help="sqlite:///FOLDER or postgresql://USER@HOST/DATABASE.")]
 KeysFile = Annotated[Path, typer.Option("--keys", metavar="FILE", help="The public keys, one a line.", show_default=False)]
@@ -228,8 +230,8 @@ def _say_entry(entry: Entry, body: Mapping[str, Any]) -> None:
     for place, item in enumerate(items if isinstance(items, list) else ()):
         say(f"    {_line(item, place in body.get('withheld', ()))}")
     if not items:
-        more = {key: value for key, value in body.items() if key not in ("kind", "id", "at", "patient", "subject", "slices", "outcomes", "obligations")}
-        say("    " + ", ".join(f"{key} {value}" for key, value in more.items()))
+        said = {key: value for key, value in body.items() if key not in ("kind", "id", "at", "patient", "subject") and (body["kind"] != "pack" or key in PACK)}
+        say("    " + ", ".join(f"{key} {value}" for key, value in said.items()))
     say(f"    {entry.segment} {entry.index}")
 
 

@@ -19,7 +19,7 @@ from engine.decision_log.storage import Storage
 MOST = 64
 """Hashes of a proof: more than a tree can be high."""
 Hashes = Annotated[list[str], msgspec.Meta(max_length=MOST)]
-Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 class Inclusion(msgspec.Struct, tag_field="proof", tag="inclusion", forbid_unknown_fields=True):
