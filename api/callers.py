@@ -12,6 +12,7 @@ be asserted. Which words those are is the file's: this module knows no property.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
-from api.tokens import UNREADABLE, CallersUnavailable, Issuer, NotAuthenticated, issuer_of
+from api.tokens import UNREADABLE, CallersUnavailable, Issuer, NotAuthenticated, issuer_of, log
 from engine.errors import Diagnostic, HabilisError, PackError, shown, suggest
 from engine.pack import _at_key, _parse_toml
 from engine.request import Entity
@@ -151,6 +152,19 @@ class Callers:
         self.reload()
         return True
 
+    async def watch(self, every: float = 1.0) -> None:
+        """Read the file again whenever it changed, until cancelled. What is wrong with it is told in the technical log, once."""
+        while True:
+            await asyncio.sleep(every)
+            try:
+                if self.reload_if_changed():
+                    log.info("the file of callers was read again: %d callers", len(self.callers))
+            except MistakenCallers as error:
+                told = "; ".join(f"{one.place}: {one.message}" for one in error.diagnostics)
+                log.error("the file of callers is mistaken, and what was read before stays: %s", told)
+            except OSError as error:
+                log.error("the file of callers cannot be read, and what was read before stays: %s", error.strerror)
+
     def known(self, authorization: bytes | str | None) -> Caller | None:
         """The caller, where a look-up is enough: a key, or a token verified less than a minute ago. Nothing otherwise; never raises.
 
@@ -229,7 +243,10 @@ def _remember(tokens: dict[bytes, tuple[Caller, float, float]], digest: bytes, v
 
 
 def _looks(path: Path) -> object:
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError:
+        return "nothing to see"
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
@@ -311,7 +328,9 @@ def read_callers(path: Path, data: bytes) -> CallersSpec:
 
 
 def _mended(found: Diagnostic) -> Diagnostic:
-    """A key that is unknown here is like one of these keys, not one of a pack's."""
+    """What is not a hash may be a key, which is not repeated; a word that is unknown here is like one of these words, not one of a pack's."""
+    if found.code == "key-hash":
+        return replace(found, text="")
     if found.code != "key-unknown":
         return found
     return replace(found, help=suggest(found.message.split("`")[1], _KEYS) or "the keys are " + ", ".join(dict.fromkeys(_KEYS)))

@@ -128,7 +128,7 @@ class Issuer:
             log.warning("the keys of the issuer %s cannot be read: %s", self.name, error or type(error).__name__)
 
 
-UNREADABLE = (jwt.PyJWTError, OSError, ValueError, http.client.HTTPException, asyncio.TimeoutError)
+UNREADABLE = (jwt.PyJWTError, OSError, ValueError, http.client.HTTPException)
 """What reading keys may raise."""
 
 _REASONS: dict[type[Exception], str] = {

@@ -10,6 +10,7 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import jwt
 import pytest
@@ -119,8 +120,34 @@ def test_a_mistaken_file_changes_nothing_and_is_told_once(write):
     with pytest.raises(OSError):
         callers.reload_if_changed()
     assert callers.known(f"Bearer {KEY}").name == "pacs"
+    assert not callers.reload_if_changed()
     write(PACS.replace("pacs", "ris"))
     assert callers.reload_if_changed() and callers.known(f"Bearer {KEY}").name == "ris"
+
+
+def test_a_file_that_is_watched_is_read_again_when_it_changes(write, caplog):
+    file = write(PACS)
+    callers = Callers.load(file)
+
+    async def change():
+        watching = asyncio.create_task(callers.watch(0.01))
+        write(PACS.replace(digest(KEY), KEY))
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+        file.unlink()
+        while len(caplog.records) < 2:
+            await asyncio.sleep(0.01)
+        assert callers.known(f"Bearer {KEY}").name == "pacs"
+        write(PACS.replace("pacs", "ris"))
+        while callers.known(f"Bearer {KEY}").name != "ris":
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(change(), 30))
+    assert [one.getMessage().partition(": ")[0] for one in caplog.records[:2]] == [
+        "the file of callers is mistaken, and what was read before stays", "the file of callers cannot be read, and what was read before stays",
+    ]  # fmt: skip
+    assert KEY not in caplog.text
 
 
 def test_a_caller_has_a_last_day(write, monkeypatch):
@@ -274,7 +301,7 @@ MISTAKES = [
     ),
     (
         CALLER.replace(digest(KEY), KEY),
-        "FILE:2: error[key-hash]: a key stands here as its SHA-256: 64 hexadecimal digits\n    2 | key_sha256 = [\"a key of 256 random bits, say\"]\n"
+        "FILE:2: error[key-hash]: a key stands here as its SHA-256: 64 hexadecimal digits\n"
         "  help: `habilis caller key` makes a key and its hash",
     ),
     (
@@ -456,6 +483,14 @@ def test_other_algorithms_are_for_the_file_to_allow(load):
     ed = token(ED, "ed", "EdDSA")
     assert refused(load(), ed) == unauthenticated("the token does not name its key (`kid`), or is signed in a way that is not allowed")
     assert authenticate(load(PORTAL + 'algorithms = ["EdDSA"]\n'), ed).name == "portal"
+
+
+def test_a_short_key_is_no_key(load, issuer):
+    short = rsa.generate_private_key(65537, 1024)
+    issuer.body = json.dumps({"keys": [published(short, "rsa", "RS256")]}).encode()
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        weak = token(short, "rsa", "RS256")
+    assert refused(load(), weak) == NOT_VALID
 
 
 def test_another_claim_may_name_the_caller(load):
@@ -873,3 +908,11 @@ def test_check_tells_every_mistake(write):
 
 def test_bearer_takes_what_follows_the_scheme():
     assert (bearer("Bearer a b"), bearer("Basic a"), bearer("Bearer"), bearer(None)) == (b"a b", None, None, None)
+
+
+def test_the_file_in_the_documentation_checks(write):
+    page = (Path(__file__).parents[1] / "docs" / "callers.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    assert set(Callers.load(write(text)).callers) == {"pacs-chu", "patient-portal"}
+    assert [key for key in api.callers._KEYS if f"{key} = " not in text and f"[{key}." not in text] == []
+    assert [role for role in api.callers.ROLES if f"| `{role}` |" not in page] == []
