@@ -108,7 +108,10 @@ class Invariant:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A checked pack. `groups` maps each action to every name that a rule may call it by; `defaults` answer when no rule does, first match first."""
+    """A checked pack. `groups` maps each action to every name that a rule may call it by; `defaults` answer when no rule does, first match first.
+
+    `directory` is the format of identifier of the people of whom a directory speaks.
+    """
 
     name: str
     version: int
@@ -131,6 +134,7 @@ class Pack:
     files: Mapping[str, bytes] = field(repr=False)
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
+    directory: str | None = None
 
     def groups_of(self, action: str) -> frozenset[str]:
         return self.groups.get(action, frozenset())
@@ -174,6 +178,9 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     values = _settings(spec, settings or {}, files, found)
     vocabulary = build_vocabulary(words, values, spec.pack.time_zone, files, found)
     identifiers = build_identifiers(spec.identifier, vocabulary, _reporter(files, found))
+    if spec.directory and (name := spec.directory.identifier) not in spec.identifier:
+        help = suggest(name, spec.identifier) or "declare it under [identifier]"
+        found.append(_at_key("pack.toml", files, ("directory", "identifier"), "value-unknown", f"there is no format of identifier `{name}`", help))
     _check_admission(spec, vocabulary, _reporter(files, found))
     _check_model(files, found)
     actions = tuple(vocabulary.actions)
@@ -191,7 +198,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     return Pack(
         spec.pack.name, spec.pack.version, spec.pack.title, tuple(spec.pack.languages), spec.pack.node_budget, values, vocabulary, groups,
         rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, identifiers, spec.admission,
-        _digest(files, settings), dict(files), dict(settings or {}), tuple(found),
+        _digest(files, settings), dict(files), dict(settings or {}), tuple(found), spec.directory.identifier if spec.directory else None,
     )  # fmt: skip
 
 

@@ -66,6 +66,12 @@ class IdentifierSpec(Spec):
     paths: list[str] = []
 
 
+class DirectorySpec(Spec):
+    """Of which people a directory speaks: those whose identifiers have this format."""
+
+    identifier: str
+
+
 class AdmissionPatientSpec(Spec):
     at: str
     systems: list[str] = Field(min_length=1)
@@ -104,6 +110,7 @@ class PackSpec(Spec):
     obligation: dict[str, ObligationSpec] = {}
     fhir: FhirSpec = FhirSpec()
     identifier: dict[str, IdentifierSpec] = {}
+    directory: DirectorySpec | None = None
     admission: AdmissionSpec | None = None
 
 

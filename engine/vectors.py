@@ -29,9 +29,6 @@ from engine.specs import Scalar
 from engine.vocabulary import Cell, Value
 from engine.yaml_tree import Node, Source, VectorError, read_tree
 
-PATIENT = "279035121518989"
-"""Whose record it is when neither the file, the vector nor the document says."""
-
 Table: TypeAlias = Mapping[str, Any]
 SettingText: TypeAlias = bool | str
 Load: TypeAlias = Callable[[str, Mapping[str, SettingText]], Pdp]
@@ -139,7 +136,7 @@ class _Vector(_Shape):
 
 class _File(_Shape):
     pack: str
-    patient: str = PATIENT
+    patient: str | None = None
     defaults: _Defaults = _Defaults()
     subjects: dict[str, _Subject] = {}
     documents: dict[str, _Document] = {}
@@ -233,7 +230,7 @@ class _Question:
     written: Table = field(default_factory=dict)
     context: Table = field(default_factory=dict)
     at: str | None = None
-    patient: str = PATIENT
+    patient: str | None = None
 
 
 def read_vectors(paths: Iterable[str | FilePath], load: Load) -> list[Case]:
@@ -355,6 +352,8 @@ class _Expansion:
         self._check(expect, (*path, "expect"))
         if question.at is None:
             self.source.report("key-missing", f"nothing says at which instant `{id}` is decided", node, "write `at`, here or under `defaults`")
+        if self._names_nobody(question):
+            self.source.report("key-missing", f"nothing says whose record `{id}` is about", node, "write `patient`, here or at the top of the file")
         record = self.shape.records.get(question.record, []) if isinstance(question.record, str) else question.record or []
         request, problem = self._request(question)
         at = parse_instant(question.at or "") or 0.0
@@ -371,13 +370,22 @@ class _Expansion:
             if one not in self.pack.obligations:
                 self._unknown("obligation", one, self.pack.obligations, (*path, "obligations", place))
 
+    def _names_nobody(self, question: _Question) -> bool:
+        """Whether a question leaves out whose record it is about, in a pack that asks. A document may say so itself, that nobody knows (`null`) included."""
+        if question.patient is not None or self.pack.vocabulary.patient is None:
+            return False
+        return "id" not in question.written if self._is_about_record(question) else question.resource is not None and "patient" not in question.resource
+
+    def _is_about_record(self, question: _Question) -> bool:
+        about = self.pack.vocabulary.actions.get(str((question.action or {}).get("name")))
+        return about == "record" or (about is None and question.resource is None)
+
     def _request(self, question: _Question) -> tuple[Request | None, str]:
         """The request in AuthZEN's shape, or why it is none."""
         data = {"action": _members(question.action, "name"), "context": _present(question.context)}
         if question.subject is not None:
             data["subject"] = _members(question.subject, "type", "id")
-        about = self.pack.vocabulary.actions.get(str((question.action or {}).get("name")))
-        if about == "record" or (about is None and question.resource is None):
+        if self._is_about_record(question):
             data["resource"] = _members({"type": "record", "id": question.patient, **question.written}, "type", "id")
         elif question.resource is not None:
             document = {"patient": question.patient, **question.resource}

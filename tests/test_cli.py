@@ -447,7 +447,7 @@ defaults: {{at: 2026-11-21T10:00:00+01:00, context: {{purpose: care}}}}
 subjects:
   doctor: {{type: professional, id: 10000000017, profession: G15_10, authentication: DIRECTE}}
 documents:
-  report: {{id: DOC-1, type: 11488-4, status: Approved, confidentiality: [N]}}
+  report: {{id: DOC-1, patient: 279035121518989, type: 11488-4, status: Approved, confidentiality: [N]}}
 vectors:
   - id: R19
     title: Without consent <nothing> & nobody

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 from engine.calendar import parse_instant
 from engine.consent.directives import Directive, parse_directive
 from engine.consent.directory import Directory, Person, parse_directory
-from engine.errors import Diagnostic, RequestError
+from engine.errors import Diagnostic, PackError, RequestError
+from engine.pack import parse_pack
 from engine.pdp import load_pdp
 from engine.request import Action, Entity, Request
 
@@ -214,6 +215,23 @@ def test_a_sheet_that_is_none_gives_nobody(data: bytes, name: str, code: str):
     directory, found = read(data, name)
     assert [one.code for one in found] == [code] and not directory.people
     assert directory.settle(request()) == request()
+
+
+def test_the_pack_says_of_whom_a_directory_speaks():
+    found: list[Diagnostic] = []
+    assert parse_directory("people.csv", SHEET.encode(), PACK, found) == DIRECTORY and found == []
+    silent = replace(PACK, directory=None)
+    assert not parse_directory("people.csv", SHEET.encode(), silent, found).people
+    assert [one.message for one in found] == ["the pack does not say of whom a directory speaks"]
+
+
+def test_a_directory_of_identifiers_without_a_format_is_a_mistake_of_the_pack():
+    text = PACK.files["pack.toml"].replace(b'[directory]\nidentifier = "professional"', b'[directory]\nidentifier = "profesional"')
+    with pytest.raises(PackError) as caught:
+        parse_pack({**PACK.files, "pack.toml": text})
+    (told,) = caught.value.diagnostics
+    assert (told.code, told.message, told.help) == ("value-unknown", "there is no format of identifier `profesional`", "did you mean `professional`?")
+    assert told.text == 'identifier = "profesional"'
 
 
 def test_a_directory_does_not_change():

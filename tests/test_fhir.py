@@ -98,6 +98,14 @@ def test_the_patient_is_named_in_a_known_system_or_not_at_all(subject, patient):
     assert read(subject=subject).properties.get("patient") == patient
 
 
+def test_every_authority_of_the_national_identifier_names_the_patient():
+    """The NIR, the NIA, and the two of test and demonstration: those of an admission."""
+    assert PACK.admission is not None
+    assert sorted(PACK.fhir.patient_systems) == sorted(f"urn:oid:{oid}" for oid in PACK.admission.patient.systems)
+    for system in PACK.fhir.patient_systems:
+        assert read(subject={"identifier": {"system": system, "value": "279035121518989"}}).properties["patient"] == "279035121518989"
+
+
 def test_the_source_patient_serves_where_the_subject_names_nobody():
     assert read(subject=None, context={"sourcePatientInfo": {"reference": "#p"}}).properties["patient"] == "279035121518989"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from engine.calendar import parse_instant
+from engine.consent.directives import parse_directives
+from engine.consent.identifiers import check_identifiers
 from engine.errors import PackError
 from engine.request import Action, Entity
 from engine.vectors import Case, Expectation, Packs, VectorError, find_pack, parse_vectors, read_vectors, run, run_case
@@ -27,10 +30,28 @@ def test_every_rule_decides_a_vector_and_every_value_of_a_fact_is_seen():
     assert [(one.undecided, one.unseen) for one in report.coverage] == [((), ())]
 
 
+def test_identifiers_are_written_as_the_pack_says():
+    pack = PACKS("policies", {}).pack
+    for case in CASES:
+        if case.request is not None:
+            check_identifiers(pack, case.request, case.place)
+        for directive in parse_directives(case.directives, pack.vocabulary):
+            check_identifiers(pack, directive, case.place)
+
+
+def test_the_example_of_the_documentation_is_answered_as_it_says_and_its_identifiers_are_well_written():
+    first, each = re.findall(r"```yaml\n(.*?)```", (ROOT / "test_vectors" / "README.md").read_text(), re.S)
+    cases = cases_of(first + each)
+    assert [run_case(PACKS(case.pack, {}), case).status for case in cases] == ["passed"] * 4
+    for case in cases:
+        check_identifiers(PACKS(case.pack, {}).pack, case.request)
+
+
 # --- what a file means -----------------------------------------------------------------------------------------------
 
 HEAD = """\
 pack: policies
+patient: "279035121518989"
 defaults: {at: 2026-11-21T10:00:00+01:00, context: {purpose: care}}
 subjects:
   doctor: {type: professional, id: 10000000017, profession: G15_10, authentication: DIRECTE}
@@ -56,7 +77,7 @@ def case_of(text: str) -> Case:
 def test_a_vector_becomes_one_flat_case():
     case = case_of(VECTOR)
     assert case.request is not None
-    assert (case.id, case.title, case.article, case.file, case.line) == ("A", "T", "B", "v.yaml", 10)
+    assert (case.id, case.title, case.article, case.file, case.line) == ("A", "T", "B", "v.yaml", 11)
     assert case.request.subject == Entity("professional", "10000000017", {"profession": "G15_10", "authentication": "DIRECTE"})
     document = {"patient": "279035121518989", "type": "11488-4", "status": "Approved", "confidentiality": ["N"]}
     assert case.request.resource == Entity("document", "DOC-1", document)
@@ -91,7 +112,7 @@ def variation(text: str, vector: str = VECTOR) -> Case:
 
 def test_variations_are_named_by_their_id_or_their_number_and_stand_on_their_own_line():
     text = VECTOR.replace(EXPECT, ", each: [\n{" + EXPECT[2:] + "},\n{id: b" + EXPECT + "}]")
-    assert [(case.id, case.line) for case in cases_of(HEAD + text)] == [("A/1", 11), ("A/b", 12)]
+    assert [(case.id, case.line) for case in cases_of(HEAD + text)] == [("A/1", 12), ("A/b", 13)]
 
 
 def test_a_variation_is_laid_over_the_question_of_its_vector():
@@ -126,7 +147,7 @@ def test_the_keys_of_an_action_are_its_properties():
         (VECTOR.replace("resource: report", "resource: {like: report, patient: '2'}"), "2"),
         (VECTOR.replace("title: T", "title: T, patient: '1'").replace("resource: report", "resource: {like: report, patient: '2'}"), "2"),
     ],
-    ids=["default", "vector", "document", "document first"],
+    ids=["file", "vector", "document", "document first"],
 )
 def test_whose_record_it_is(text, patient):
     case = case_of(text)
@@ -356,16 +377,16 @@ def test_every_mistake_of_a_vector_is_told_at_its_place(edit, told):
     wanted = []
     for one in told:
         place, rest = one[1:].split("} ", 1) if one.startswith("{") else ("", one)
-        wanted.append(f"10:{5 if place == 'first' else column(text, place)} {rest}")
+        wanted.append(f"11:{5 if place == 'first' else column(text, place)} {rest}")
     assert mistakes(HEAD + text) == wanted
 
 
 def test_mistakes_of_a_whole_file_are_told_at_once():
     text = HEAD.replace("[{kind: opened}]", "opened").replace("2026-11-21T10:00:00+01:00", "2026-11-21") + VECTOR.replace("title: T", "title: true")
     assert mistakes(text) == [
-        "2:16 value-type: `at` must be a date and a time with its offset, such as 2026-11-21T10:00:00+01:00",
-        "8:9 value-type: `open` must be a list",
-        "10:20 value-type: `title` must be text",
+        "3:16 value-type: `at` must be a date and a time with its offset, such as 2026-11-21T10:00:00+01:00",
+        "9:9 value-type: `open` must be a list",
+        "11:20 value-type: `title` must be text",
     ]
 
 
@@ -374,12 +395,39 @@ def test_a_file_without_vectors_is_refused():
 
 
 def test_two_vectors_of_one_id_are_refused():
-    assert mistakes(HEAD + VECTOR + VECTOR) == ["11:5 vector-repeated: the vector `A` stands twice, first on line 10 | give it an id of its own"]
+    assert mistakes(HEAD + VECTOR + VECTOR) == ["12:5 vector-repeated: the vector `A` stands twice, first on line 11 | give it an id of its own"]
 
 
 def test_a_vector_without_an_instant_is_refused():
     text = HEAD.replace("at: 2026-11-21T10:00:00+01:00, ", "") + VECTOR
-    assert mistakes(text) == ["10:5 key-missing: nothing says at which instant `A` is decided | write `at`, here or under `defaults`"]
+    assert mistakes(text) == ["11:5 key-missing: nothing says at which instant `A` is decided | write `at`, here or under `defaults`"]
+
+
+NOBODY = HEAD.replace('patient: "279035121518989"\n', "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [VECTOR, VECTOR.replace("action: read, resource: report", "action: block"), VECTOR.replace("resource: report", "resource: {id: '3'}")],
+    ids=["a document", "the record", "written out"],
+)
+def test_a_vector_that_is_about_nobody_s_record_is_refused(text):
+    assert mistakes(NOBODY + text) == ["10:5 key-missing: nothing says whose record `A` is about | write `patient`, here or at the top of the file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "patient"),
+    [
+        (VECTOR.replace("title: T", "title: T, patient: '1'"), "1"),
+        (VECTOR.replace("resource: report", "resource: {like: report, patient: '2'}"), "2"),
+        (VECTOR.replace("resource: report", "resource: {like: report, patient: null}"), None),
+    ],
+    ids=["vector", "document", "nobody knows"],
+)
+def test_a_vector_or_its_document_may_say_whose_record_it_is(text, patient):
+    (case,) = cases_of(NOBODY + text)
+    assert case.request is not None
+    assert case.request.resource.properties.get("patient") == patient
 
 
 def test_a_pack_that_is_not_there_is_told_at_the_line_that_names_it():

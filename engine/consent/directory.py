@@ -162,13 +162,18 @@ def _changed(inside: Mapping[str, Any], steps: list[str], value: Any) -> dict[st
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def parse_directory(file: str, data: bytes, pack: Pack, found: list[Diagnostic], name: str = "professional") -> Directory:
-    """Read a directory of the people whose identifiers have the format `name` of the pack. Mistakes are appended to `found`, and their rows are left out."""
+def parse_directory(file: str, data: bytes, pack: Pack, found: list[Diagnostic], name: str | None = None) -> Directory:
+    """Read a directory of the people whose identifiers have the format `name` of the pack, by default the one that the pack says.
+
+    Mistakes are appended to `found`, and their rows are left out.
+    """
     known = pack.identifiers
-    form = known.formats.get(name)
+    name = name or pack.directory
+    form = known.formats.get(name or "")
     if form is None:
-        help = suggest(name, known.formats) or "declare it in pack.toml"
-        found.append(Diagnostic("directory-format", f"the pack has no format of identifier `{name}`", file, help=help))
+        message = f"the pack has no format of identifier `{name}`" if name else "the pack does not say of whom a directory speaks"
+        help = (name and suggest(name, known.formats)) or "write `identifier` under [directory] in pack.toml, and declare it under [identifier]"
+        found.append(Diagnostic("directory-format", message, file, help=help))
         return Directory({}, {}, frozenset(), frozenset(), ())
     check = _Check(form, _formats_at(pack, "subject.structure"), _professions(pack))
     people: dict[str, Person] = {}
