@@ -17,6 +17,8 @@ from engine.errors import RequestError, shown
 MAX_BYTES = 10_000_000
 MAX_DEPTH = 32
 MAX_DIGITS = 100
+LONGEST = 256
+"""Characters of a type, an identifier or a name: whatever is made of a log entry later (a journal, an index) can hold it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ def _text(data: Mapping[str, Any], key: str, where: str) -> str:
         raise RequestError(f"{where}.{key}", f"must be text, not {_kind(value)}")
     if not value.strip():
         raise RequestError(f"{where}.{key}", "is blank")
+    if len(value) > LONGEST:
+        raise RequestError(f"{where}.{key}", f"has {len(value):,} characters, more than {LONGEST}")
     return value
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -41,7 +41,7 @@ class _Random:
         with self._lock:
             start = self._at
             if start + size > len(self._page):
-                self._page, start = os.urandom(4096), 0
+                self._page, start = os.urandom(1024), 0
             self._at = start + size
             return self._page[start : start + size].hex()
 
@@ -86,7 +86,10 @@ class SearchEntry(DecisionEntry, tag="search"):
 
 
 class ActEntry(DecisionEntry, tag="act"):
-    """An act on a record, with the directives that it wrote and the token of the record `after`. `state`: `asked` before it is done, then `done` or `refused`."""
+    """An act on a record, with the directives that it wrote and the token of the record `after`.
+
+    `state`: `asked` before it is done, then `done`, or `refused` when nothing was written, whatever its item says.
+    """
 
     state: str = ""
     directives: Sequence[Mapping[str, Any]] = ()
@@ -99,21 +102,45 @@ BESIDE = {"context": {"basis", "session"}, "subject": set(), "action": set(), "r
 """What no fact asks for, and a reviewer does: on what basis an act was asked for, and the session of which emergencies are told once."""
 
 
+Tree: TypeAlias = dict[str, "Tree"]
+"""Names of properties, each with those that are declared inside it; of one with none inside, the value itself is declared."""
+
+
 class Inputs:
-    """Which properties of a request the entries of a pack repeat: those that its facts, acts, identifiers and obligations read."""
+    """Which properties of a request the entries of a pack repeat: those that its facts, acts, identifiers and obligations read, and of these nothing more.
+
+    INVARIANT: what a caller hangs on beside or inside them (the content of a document, say) is in no entry.
+    """
 
     def __init__(self, pack: Pack):
-        self.declared: dict[str, frozenset[str]] = {}
-        found: dict[str, set[str]] = {part: set(words) for part, words in BESIDE.items()}
-        for steps in _all_steps(pack):
-            head, *rest = steps
-            if head in found and rest and rest != ["id"]:
-                found[head].add(rest[0])
-        self.declared = {part: frozenset(words) for part, words in found.items()}
+        self.declared: dict[str, Tree] = {part: {word: {} for word in words} for part, words in BESIDE.items()}
+        for head, *rest in _all_steps(pack):
+            if head in self.declared and rest and rest != ["id"]:
+                here = self.declared[head]
+                for step in rest:
+                    here = here.setdefault(step, {})
 
     def kept(self, part: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-        declared = self.declared[part]
-        return {key: value for key, value in properties.items() if key in declared}
+        return _kept(properties, self.declared[part])
+
+
+_PLAIN = frozenset((str, int, float, bool))
+
+
+def _kept(properties: Mapping[str, Any], declared: Tree) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in properties.items():
+        inside = declared.get(key)
+        if inside is None:
+            continue
+        if inside:
+            if isinstance(value, Mapping):
+                made[key] = _kept(value, inside)
+        elif value.__class__ in _PLAIN:
+            made[key] = value
+        elif value.__class__ is list:
+            made[key] = [one for one in value if one.__class__ in _PLAIN]
+    return made
 
 
 def _all_steps(pack: Pack) -> Iterable[tuple[str, ...]]:
@@ -126,6 +153,8 @@ def _all_steps(pack: Pack) -> Iterable[tuple[str, ...]]:
 
 def _paths(pack: Pack) -> Iterable[Path]:
     for fact in pack.vocabulary.facts.values():
+        if fact.constant is not None:
+            continue
         match fact.form:
             case Given(of) | Member(of) | Coded(of) | Elapsed(of):
                 yield of
@@ -138,7 +167,12 @@ def _paths(pack: Pack) -> Iterable[Path]:
                 yield from (path for path in (fact.form.row, fact.form.column) if path is not None)
     for acts in pack.vocabulary.acts.values():
         for act in acts:
-            yield from (part for part in (act.until, act.target[1] if isinstance(act.target, tuple) else act.target) if part is not None)
+            if isinstance(act.target, tuple):
+                yield act.target[1]
+            elif act.target is not None:
+                yield from (Path(f"{act.target}.{word}", (*act.target.steps, word)) for word in ("type", "id", "from", "until"))
+            if act.until is not None:
+                yield act.until
             yield from (word for _, word in act.properties if isinstance(word, Path))
     yield from (path for path, _ in pack.identifiers.paths)
 
