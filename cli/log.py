@@ -174,6 +174,9 @@ def sign(
         time.sleep(every)
     if made is not None:
         say(f"checkpoint {made.number}")
+    elif not signer.problem:
+        say("nothing has grown" if signer.is_leading else "another process makes the checkpoints")
+    signer.release()
     if signer.problem:
         finding()
 

@@ -228,6 +228,8 @@ class Checkpointer:
         self._heads: dict[str, Head] = {}
         self._ranges: dict[str, Range] = {}
         self._stop = threading.Event()
+        self.is_leading = False
+        """Whether this process makes the checkpoints."""
         self.problem: str | None = None
         """Why not everything that is durable is proved, at the last attempt."""
         self.made_at: float | None = None
@@ -251,14 +253,23 @@ class Checkpointer:
         try:
             return self.make()
         except HabilisError as error:
-            self._number, self.problem = None, str(error)
+            self.problem = str(error)
         except Exception as error:
-            self._number, self.problem = None, f"checkpoints failed ({type(error).__name__})"
+            self.problem = f"checkpoints failed ({type(error).__name__})"
+        self.release()
         return None
+
+    def release(self) -> None:
+        """Let another process make the next checkpoint, and begin anew at the next attempt."""
+        self._number, self.is_leading = None, False
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def make(self) -> Checkpoint | None:
         """The same. Raises `LogUnavailable`, or `NoteError` when the checkpoints that are kept contradict each other."""
-        if not self._storage.lock():
+        self.is_leading = self._storage.lock()
+        if not self.is_leading:
             self._number = self.problem = self.made_at = None
             return None
         self._resume()
@@ -337,8 +348,7 @@ class Checkpointer:
             if self._thread.is_alive():
                 return
         self.attempt()
-        if self._opened is not None:
-            self._opened.close()
+        self.release()
 
     def forked(self) -> None:
         if self._opened is not None:

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from engine.decision_log.merkle import Range
 from engine.decision_log.storage import (
     NO_LOG,
+    OTHER_LOG,
     VERSION,
     Checkpoint,
     Head,
@@ -75,7 +76,11 @@ class PostgresStorage:
         self._abandoned: list[Any] = []
         if create:
             self._create(new_origin(origin))
-        self.origin = self._origin()
+        try:
+            self.origin = self._origin()
+        except BaseException:
+            self.close()
+            raise
 
     def __str__(self) -> str:
         return self.url.set(drivername="postgresql").render_as_string(hide_password=True)
@@ -136,7 +141,7 @@ class PostgresStorage:
         try:
             found = connection.execute("SELECT origin FROM decision_log").fetchone()
             if found is None or found[0] != self.origin:
-                raise LogUnavailable(f"another log is at {self} by now")
+                raise LogUnavailable(OTHER_LOG.format(self))
             made = connection.execute("INSERT INTO log_segments (name) VALUES (%s) RETURNING id", (name,)).fetchone()
             assert made is not None
             return PostgresSegment(connection, name, made[0])
@@ -177,6 +182,8 @@ class PostgresStorage:
 
     def lock(self) -> bool:
         """Held by the session that also writes the checkpoints: lost with it, and never without."""
+        if self._origin() != self.origin:
+            raise LogUnavailable(OTHER_LOG.format(self))
         with reported(), self._guard:
             if self._keeper is None:
                 keeper = self._open()

@@ -22,6 +22,7 @@ from urllib.parse import quote
 from engine.decision_log.merkle import Range
 from engine.decision_log.storage import (
     NO_LOG,
+    OTHER_LOG,
     VERSION,
     Checkpoint,
     Head,
@@ -84,7 +85,11 @@ class SqliteStorage:
         with reported():
             if create and not self._log.exists():
                 self._create(new_origin(origin))
-            self.origin = self._origin()
+            try:
+                self.origin = self._origin()
+            except BaseException:
+                self.close()
+                raise
 
     def __str__(self) -> str:
         return f"sqlite:///{self.folder}"
@@ -133,7 +138,7 @@ class SqliteStorage:
 
     def new_segment(self, name: str) -> Segment:
         if self._origin() != self.origin:
-            raise LogUnavailable(f"another log is at {self} by now")
+            raise LogUnavailable(OTHER_LOG.format(self))
         return SqliteSegment(self.folder / f"{name}{SUFFIX}", name, self.origin, self.timeout)
 
     def sizes(self) -> dict[str, int]:
@@ -209,15 +214,21 @@ class SqliteStorage:
     # --- checkpoints ---
 
     def lock(self) -> bool:
-        if self._lock is None:
-            with reported():
-                held = os.open(self.folder / "checkpoint.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = self.folder / "checkpoint.lock"
+        with reported():
+            if self._origin() != self.origin:
+                raise LogUnavailable(OTHER_LOG.format(self))
+            if self._lock is not None and _file(path) != _file(self._lock):
+                self.unlock()
+            if self._lock is None:
+                held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
+                except BlockingIOError:
                     os.close(held)
-                    if isinstance(error, BlockingIOError):
-                        return False
+                    return False
+                except BaseException:
+                    os.close(held)
                     raise
                 self._lock = held
         return True
@@ -404,7 +415,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _file(path: str | Path) -> tuple[int, int]:
+def _file(path: str | Path | int) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_dev, found.st_ino
 

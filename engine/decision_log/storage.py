@@ -190,6 +190,8 @@ def new_origin(wanted: str | None) -> str:
 
 NO_LOG = "there is no decision log at {}: an empty one is only made when asked for (create=True, or `habilis log init`)"
 
+OTHER_LOG = "another log is at {} by now"
+
 
 def check_version(found: int, where: object) -> None:
     if found > VERSION:
