@@ -26,8 +26,17 @@ ONE, SEVERAL = "/access/v1/evaluation", "/access/v1/evaluations"
 ROLE = "store"
 
 
+Answered = tuple[int, Headers, bytes]
+"""Status, headers beside the content type and length, body."""
+
+
 class Hot:
-    """`/access/v1/evaluation` and `/access/v1/evaluations`; any other path goes to `otherwise`."""
+    """`/access/v1/evaluation` and `/access/v1/evaluations`, as a coroutine for each request, and as an ASGI application before `otherwise`.
+
+    The connections of our own server call `answer` themselves (api/direct.py).
+    """
+
+    paths = (ONE.encode(), SEVERAL.encode())
 
     def __init__(self, otherwise: App, runtime: Runtime):
         self.otherwise, self.runtime = otherwise, runtime
@@ -36,29 +45,39 @@ class Hot:
         if scope["type"] != "http" or scope["path"] not in (ONE, SEVERAL):
             await self.otherwise(scope, receive, send)
             return
-        started = perf_counter()
-        status, headers = 200, [JSON]
         try:
-            body = await self._answer(scope, receive)
+            body = await _body(receive) if scope["method"] == "POST" else b""
+        except HttpError as error:
+            status, headers, body = error.status, [], encode(str(error))
+        else:
+            status, headers, body = await self.answer(scope["path"], scope["method"], scope["headers"], body)
+        await _send(send, status, [JSON, *headers], body)
+
+    async def answer(self, path: str, method: str, headers: Headers, body: bytes) -> Answered:
+        """The answer to a request. Never raises: what goes wrong is an answer too."""
+        started = perf_counter()
+        status, added = 200, []
+        try:
+            told = await self._answer(path, method, headers, body)
         except Exception as error:
             status = status_of(error)
             if status == 500:
                 self.runtime.report(error)
-            body = encode(message_of(error))
-            headers += [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
-        self.runtime.metrics.answered(scope["path"], status, perf_counter() - started)
-        await _send(send, status, headers, body)
+            told = encode(message_of(error))
+            added = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
+        self.runtime.metrics.answered(path, status, perf_counter() - started)
+        return status, added, told
 
-    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
-        if scope["method"] != "POST":
+    async def _answer(self, path: str, method: str, headers: Headers, body: bytes) -> bytes:
+        if method != "POST":
             raise HttpError(405, "this is asked with POST", [("allow", "POST")])
-        caller = await self.runtime.caller(authorization_of(scope["headers"]), ROLE)
-        found = _headers(scope)
+        caller = await self.runtime.caller(authorization_of(headers), ROLE)
+        found = _headers(headers)
         _check_type(found.get(b"content-type", b""))
-        data = parse_body(await _body(receive))
+        data = parse_body(body)
         by = By(caller.name, found.get(b"x-request-id", b"").decode("latin-1"))
         service = self.runtime.service
-        if scope["path"] == SEVERAL:
+        if path == SEVERAL:
             questions = parse_several(data, self.runtime.settings.max_batch, service.record_of)
             if questions is not None:
                 return await self._several(questions, caller, by)
@@ -117,8 +136,8 @@ def _end(questions: Questions, looks: list[tuple[Question, Look]], refused: Mapp
 _WANTED = frozenset((b"content-type", b"x-request-id"))
 
 
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    return {name: value for name, value in scope["headers"] if name in _WANTED}
+def _headers(headers: Headers) -> dict[bytes, bytes]:
+    return {name: value for name, value in headers if name in _WANTED}
 
 
 def _check_type(given: bytes) -> None:

@@ -301,6 +301,9 @@ class InFlight:
             self.now -= 1
 
 
+ELSEWHERE = "without authentication only programs on the same machine are served"
+
+
 class Loopback:
     """For a service without authentication: only this machine, and no page in its browser but its own.
 
@@ -311,12 +314,16 @@ class Loopback:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            client = scope.get("client") or ("localhost", 0)  # a socket of the file system has no address
-            if not _is_local(client[0], header(scope, b"host"), header(scope, b"origin")):
-                await refuse(send, 403, "without authentication only programs on the same machine are served")
-                return
+        if scope["type"] == "http" and not is_local(scope):
+            await refuse(send, 403, ELSEWHERE)
+            return
         await self.app(scope, receive, send)
+
+
+def is_local(scope: Mapping[str, Any]) -> bool:
+    """Whether a request comes from a program on this machine."""
+    client = scope.get("client") or ("localhost", 0)  # a socket of the file system has no address
+    return _is_local(client[0], header(scope, b"host"), header(scope, b"origin"))
 
 
 @lru_cache(256)

@@ -17,6 +17,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from api.direct import Direct, Exchange
 from api.limits import ADDED, error_body, request_id
 
 DISCARDED = 2.0
@@ -31,6 +32,9 @@ class GuardedProtocol(HttpToolsProtocol):
     request_bytes = 25_000_000
     connections_limit = 1_000
     fetch_seconds = 30.0
+
+    direct: Direct | None = None
+    """Answers the requests for hot routes, when there is one."""
 
     _awaiting = True
     """No request is being read or answered: what arrives are headers."""
@@ -66,7 +70,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._awaiting = False
         if self._timer is not None:
             self._stop_timer()
-        super().on_headers_complete()
+        free = self.cycle is None or self.cycle.response_complete
+        if free and self.direct is not None and self.direct.takes(self.url, self.parser.get_method(), self.headers):
+            self.cycle = Exchange(self, self.direct)  # type: ignore[assignment]
+        else:
+            super().on_headers_complete()
         # Trailers are read as headers: not into those that the application sees.
         self.headers = []
 

@@ -36,7 +36,7 @@ class Runtime:
 
     async def caller(self, authorization: bytes | None, *roles: str) -> Caller:
         """Who calls, if it has one of these roles. Raises `NotAuthenticated`, `NotAllowed`, `CallersUnavailable`."""
-        caller = self.callers.known(authorization) or await self.callers.authenticate(authorization)
+        caller = self.callers.known(authorization) or await asyncio.ensure_future(self.callers.authenticate(authorization))
         caller.needs(*roles)
         return caller
 

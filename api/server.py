@@ -17,8 +17,9 @@ from sqlalchemy.engine import make_url
 
 from api.app import create_app
 from api.callers import Callers, open_callers
+from api.direct import Direct
 from api.hot import App
-from api.limits import Loopback, limited
+from api.limits import Body, Envelope, InFlight, Loopback, Rate, by_caller
 from api.protocol import GuardedProtocol
 from api.runtime import Runtime
 from api.settings import Settings
@@ -86,16 +87,12 @@ def application() -> App:
     """One worker, by the environment: what `uvicorn api.server:application --factory` serves."""
     settings = Settings()
     runtime = open_runtime(settings)
-    app = limited(
-        create_app(runtime),
-        callers=runtime.callers,
-        max_body=settings.max_body,
-        body_seconds=settings.body_timeout,
-        concurrency=settings.max_concurrency,
-        rate=settings.rate,
-        free=FREE,
-        report=runtime.report,
-    )
+    hot = create_app(runtime)
+    app = in_flight = InFlight(hot, settings.max_concurrency, FREE)
+    rate = Rate(app, settings.rate, identify=by_caller(runtime.callers), free=FREE) if settings.rate else None
+    app = Envelope(Body(rate or app, settings.max_body, settings.body_timeout), runtime.report)
+    GuardedProtocol.direct = Direct(hot, in_flight, settings.max_body, settings.body_timeout, rate, settings.open)
+    GuardedProtocol.request_bytes = GuardedProtocol.header_bytes + 2 * settings.max_body + 65_536
     return Loopback(app) if settings.open else app
 
 
@@ -115,6 +112,7 @@ def serve(settings: Settings) -> None:
         ws="none",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         date_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=20,
