@@ -224,9 +224,8 @@ ENGLISH = "the of and is are was be this that these you your his her their not m
 FRENCH = "le la les du des une est sont vous votre ce cette ces qui que avec pour par aux dans dossier accès être pas ne sur"
 DISCREET = {"H07", "R04", "R04-changing", "H02", "H04", "R09", "R09-changing", "R09-organisation"}
 BASIS = re.compile(
-    r"CSP [LR]\d{4}-\d+( [IVX]+)?( al\.\d)?( \(our reading\))?|ANS (PDSm on the DMP \(TD\d\.\d[a-d]?\)|HL7v2 volet|TRE_R248-ModeAcces|JDV_J64)|PAM-FR 2\.11\.1"
-    r"|DMP integration guide( EX_\d\.\d-\d+)?|Conseil d'État n° 490409, 15 Oct 2025|arrêté of 26 Oct 2023"
-    r"|matrix of document types \(matrix/deposit\.csv\)|no article: two secondary sources|default"
+    r"CSP [LR]\d{4}-\d+( [IVX]+)?( al\.\d)?|ANS (PDSm DMP TD\d\.\d[a-d]?|volet HL7v2|TRE_R248-ModeAcces|JDV_J64)|PAM-FR 2\.11\.1"
+    r"|Guide d'intégration DMP( EX_\d\.\d-\d+)?|Conseil d'État n° 490409 \(2025-10-15\)|arrêté 2023-10-26|dmp-fr ([RHWA]\d\d|matrix/deposit\.csv)"
 )
 
 
@@ -271,6 +270,8 @@ def test_every_reason_has_a_legal_basis_that_can_be_looked_up() -> None:
         several = reason.legal_basis.split("; ")
         assert all(BASIS.fullmatch(one) for one in several), (id, reason.legal_basis)
         assert len(set(several)) == len(several) and reason.sure in ("H", "M-H", "M", "L"), id
+        assert [word for word in re.findall(r"[a-zà-ÿ]+", reason.legal_basis.lower()) if word in ENGLISH.split()] == [], id
+        assert all(id.startswith(row) for row in re.findall(r"dmp-fr ([RHWA]\d\d)", reason.legal_basis)), "a rule cites its own row of the policy"
 
 
 # --- obligations and discretion --------------------------------------------------------------------------------------
