@@ -21,6 +21,7 @@ from api.errors import headers_of, message_of, status_of
 from api.hot import ONE, SEVERAL, Hot
 from api.runtime import Runtime
 from api.shapes import ActionSearch, ResourceSearch, RuntimeOf, Searcher, Shape, SubjectSearch, by_of
+from api.telemetry import Traced, report
 from engine.errors import HabilisError
 from engine.request import Request as Question
 from engine.request import parse_request
@@ -47,7 +48,7 @@ def create_app(runtime: Runtime) -> Hot:
     _searches(app)
     _health(app)
     app.include_router(consent.router)
-    return Hot(app, runtime)
+    return Hot(Traced(app, runtime.telemetry), runtime)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ async def _engine(request: Request, error: HabilisError) -> Response:
 
 
 async def _internal(request: Request, error: Exception) -> Response:
-    request.app.state.runtime.report(error)
+    report(error)
     return JSONResponse("internal error", 500)
 
 

@@ -10,10 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+from opentelemetry.trace import Span
+
 from api.authzen import Question, Questions, asked_of, mistake, parse_body, parse_one, parse_several
 from api.callers import Caller, NotAllowed, authorization_of
 from api.errors import JSON, Headers, HttpError, encode, headers_of, message_of, status_of
 from api.runtime import Runtime
+from api.telemetry import Telemetry, report
 from engine.errors import RequestError
 from engine.service import By, Look
 
@@ -56,23 +59,27 @@ class Hot:
     async def answer(self, path: str, method: str, headers: Headers, body: bytes) -> Answered:
         """The answer to a request. Never raises: what goes wrong is an answer too."""
         started = perf_counter()
-        status, added = 200, []
+        status: int = 200
+        added: Headers = []
+        found = _headers(headers)
+        span = self.runtime.telemetry.begin(path, found.get(b"traceparent"))
         try:
-            told = await self._answer(path, method, headers, body)
+            caller = await self.runtime.caller(authorization_of(headers), ROLE)
+            told = await self._answer(path, method, found, body, caller, span)
         except Exception as error:
             status = status_of(error)
             if status == 500:
-                self.runtime.report(error)
+                report(error, span)
             told = encode(message_of(error))
             added = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
         self.runtime.metrics.answered(path, status, perf_counter() - started)
+        if span is not None:
+            added += Telemetry.end(span, status)
         return status, added, told
 
-    async def _answer(self, path: str, method: str, headers: Headers, body: bytes) -> bytes:
+    async def _answer(self, path: str, method: str, found: Mapping[bytes, bytes], body: bytes, caller: Caller, span: Span | None) -> bytes:
         if method != "POST":
             raise HttpError(405, "this is asked with POST", [("allow", "POST")])
-        caller = await self.runtime.caller(authorization_of(headers), ROLE)
-        found = _headers(headers)
         _check_type(found.get(b"content-type", b""))
         data = parse_body(body)
         by = By(caller.name, found.get(b"x-request-id", b"").decode("latin-1"))
@@ -80,16 +87,16 @@ class Hot:
         if path == SEVERAL:
             questions = parse_several(data, self.runtime.settings.max_batch, service.record_of)
             if questions is not None:
-                return await self._several(questions, caller, by)
+                return await self._several(questions, caller, by, span)
         question = parse_one(data)
         await self.runtime.check(caller, question.subject, by)
         look = await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
         await service.log.append(service.entry(look, by, False))
         replies = self.runtime.replies(look.live)
-        self.runtime.metrics.decided(look)
+        self._count(look, span)
         return replies.one(look, 0, replies.head(look))
 
-    async def _several(self, questions: Questions, caller: Caller, by: By) -> bytes:
+    async def _several(self, questions: Questions, caller: Caller, by: By, span: Span | None) -> bytes:
         """Every question is looked at, what comes after the one that ends the evaluation is cut off, the rest is logged together, then told."""
         service, size = self.runtime.service, questions.size
         told: list[bytes] = [b""] * size
@@ -113,12 +120,18 @@ class Hot:
                 head = replies.head(look)
                 for n in range(kept):
                     told[question.places[n]] = replies.one(look, n, head)
-                self.runtime.metrics.decided(look)
+                self._count(look, span)
         if bodies:
             await service.log.append(*bodies)
         for place, (status, message) in refused.items():
             told[place] = mistake(status, message)
         return b'{"evaluations":[' + b",".join(told[: end + 1]) + b"]}"
+
+
+    def _count(self, look: Look, span: Span | None) -> None:
+        self.runtime.metrics.decided(look)
+        if span is not None:
+            Telemetry.told(span, look)
 
 
 def _end(questions: Questions, looks: list[tuple[Question, Look]], refused: Mapping[int, Any]) -> int:
@@ -133,7 +146,7 @@ def _end(questions: Questions, looks: list[tuple[Question, Look]], refused: Mapp
 
 # --- HTTP ------------------------------------------------------------------------------------------------------------
 
-_WANTED = frozenset((b"content-type", b"x-request-id"))
+_WANTED = frozenset((b"content-type", b"x-request-id", b"traceparent"))
 
 
 def _headers(headers: Headers) -> dict[bytes, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 from api.authzen import Replies
 from api.callers import Caller, Callers, NotAllowed
 from api.settings import Settings
-from api.telemetry import Metrics
+from api.telemetry import Telemetry
 from engine.consent.store import ConsentStore
 from engine.decision_log.entries import entry
 from engine.decision_log.log import DecisionLog
@@ -22,15 +21,12 @@ from engine.service import By, Live, Look, Service
 THREADS = 8
 """How many requests of a worker wait for a database server at a time."""
 
-technical = logging.getLogger("habilis")
-"""What happens to the machine. INVARIANT: no identifier of a patient, no body, no message of an engine's error that might quote one."""
-
-
 class Runtime:
     """One worker's."""
 
-    def __init__(self, settings: Settings, service: Service, store: ConsentStore, log: DecisionLog, callers: Callers, metrics: Metrics):
-        self.settings, self.service, self.store, self.log, self.callers, self.metrics = settings, service, store, log, callers, metrics
+    def __init__(self, settings: Settings, service: Service, store: ConsentStore, log: DecisionLog, callers: Callers, telemetry: Telemetry):
+        self.settings, self.service, self.store, self.log, self.callers = settings, service, store, log, callers
+        self.telemetry, self.metrics = telemetry, telemetry.metrics
         self._threads = ThreadPoolExecutor(THREADS, "habilis")
         self._replies: tuple[Live, Replies] = (service.live, Replies(service.live))
 
@@ -71,17 +67,9 @@ class Runtime:
             self._replies = (live, Replies(live))
         return self._replies[1]
 
-    def report(self, error: BaseException) -> None:
-        """An internal fault, for whoever keeps the machine: its kind and place, not its words."""
-        frames = []
-        trace = error.__traceback__
-        while trace is not None:
-            frames.append(f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}")
-            trace = trace.tb_next
-        technical.error("internal fault %s at %s", type(error).__name__, " < ".join(reversed(frames)))
-
     def close(self) -> None:
         """After the last answer: what was logged is on the disk already; a last checkpoint, then everything is closed."""
         self._threads.shutdown()
+        self.telemetry.close()
         self.log.close()
         self.store.close()

@@ -23,7 +23,7 @@ from api.limits import Body, Envelope, InFlight, Loopback, Rate, by_caller
 from api.protocol import GuardedProtocol
 from api.runtime import Runtime
 from api.settings import Settings
-from api.telemetry import Metrics
+from api.telemetry import Gauges, Metrics, Telemetry, report
 from engine.compiled import load
 from engine.consent.cache import RedisCache
 from engine.consent.directory import Directory, parse_directory
@@ -48,7 +48,16 @@ def open_runtime(settings: Settings) -> Runtime:
         _make_folders(settings)
     store = ConsentStore(settings.store.get_secret_value(), pdp.pack.vocabulary, cache, create=settings.create)
     log = DecisionLog(settings.log.get_secret_value(), name=f"worker-{os.getpid()}", key=_key(settings.log_key), create=settings.create)
-    return Runtime(settings, Service(pdp, store, log, directory), store, log, callers, Metrics())
+    service = Service(pdp, store, log, directory)
+    telemetry = Telemetry(settings, Metrics(), _gauges(service, log))
+    return Runtime(settings, service, store, log, callers, telemetry)
+
+
+def _gauges(service: Service, log: DecisionLog) -> Gauges:
+    def reads() -> list[tuple[float, dict[str, str]]]:
+        return [(count, {"found": kind}) for kind, count in service.live.store.counts.items()] if service.live.store else []
+
+    return {"habilis.log.backlog": lambda: [(log.backlog, {})], "habilis.store.reads": reads}
 
 
 def open_pack(path: Path) -> Pdp:
@@ -90,7 +99,7 @@ def application() -> App:
     hot = create_app(runtime)
     app = in_flight = InFlight(hot, settings.max_concurrency, FREE)
     rate = Rate(app, settings.rate, identify=by_caller(runtime.callers), free=FREE) if settings.rate else None
-    app = Envelope(Body(rate or app, settings.max_body, settings.body_timeout), runtime.report)
+    app = Envelope(Body(rate or app, settings.max_body, settings.body_timeout), report)
     GuardedProtocol.direct = Direct(hot, in_flight, settings.max_body, settings.body_timeout, rate, settings.open)
     GuardedProtocol.request_bytes = GuardedProtocol.header_bytes + 2 * settings.max_body + 65_536
     return Loopback(app) if settings.open else app

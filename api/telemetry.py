@@ -1,29 +1,229 @@
-"""Metrics, traces and technical logs: OpenTelemetry, exported over OTLP where the settings say so. INVARIANT: no identifier of a patient is in any of them.
+"""Metrics, traces and technical logs, by OpenTelemetry, sent over OTLP where the settings say so. INVARIANT: no identifier of a patient is in any of them.
 
-On the hot route a request costs two dictionary updates; OpenTelemetry reads them when it exports. Its own counters would cost ten times as much
-(docs/benchmarks.md).
+On the hot route a request costs a few dictionary updates and one random number: what it adds up to is read when OpenTelemetry exports, and only a sampled
+request has a span. OpenTelemetry's own counters and spans on every request cost ten times as much (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from random import random
+from time import perf_counter
+from typing import Any
 
+from opentelemetry import propagate
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
+
+from api.settings import Settings
 from engine.service import Look
+
+technical = logging.getLogger("habilis")
+"""What happens to the machine. INVARIANT: no identifier of a patient, no body, no message of an engine's error that might quote one."""
+
+KEPT = 10_000
+"""Durations remembered between two exports: of more, the last ones stand for all."""
 
 
 class Metrics:
-    """What a worker counts. Read by observable instruments, from another thread."""
+    """What a worker counts. Added to by its loop, read by the exporter's thread."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.decisions: Counter[tuple[str, str, str]] = Counter()
+        self.durations: deque[tuple[str, float]] = deque(maxlen=KEPT)
 
-    def answered(self, path: str, status: int, seconds: float) -> None:
-        self.requests[path, status] += 1
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        self.requests[route, status] += 1
+        self.durations.append((route, seconds))
 
     def decided(self, look: Look) -> None:
         """Decisions by outcome, rule and action."""
         action = look.answers[0].request.action.name
-        for one in look.answers:
-            self.decisions[one.outcome.decision, one.outcome.rule, action] += 1
+        outcomes = look.live.pdp.outcomes
+        for number, count in Counter([one.outcome.number for one in look.answers]).items():
+            outcome = outcomes[number]
+            self.decisions[outcome.decision, outcome.rule, action] += count
 
+
+Gauges = Mapping[str, Callable[[], Iterable[tuple[float, Mapping[str, Any]]]]]
+"""What is read when metrics are exported: by name, values with their attributes."""
+
+
+class Telemetry:
+    """One worker's exporters. Without an address to export to, nothing is exported and no request has a span."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, gauges: Gauges, reader: MetricReader | None = None, spans: SpanProcessor | None = None):
+        self.metrics, self.gauges = metrics, gauges
+        self._sampling = settings.sampling if settings.otlp or spans else 0.0
+        self._closing: list[Callable[[], object]] = []
+        resource = Resource.create({"service.name": "habilis"})
+        self._tracer = self._traces(settings, resource, spans)
+        if settings.otlp or reader:
+            self._metered(settings, resource, reader)
+        if settings.otlp:
+            self._logged(settings, resource)
+
+    # --- spans ---
+
+    def begin(self, name: str, parent: bytes | None) -> Span | None:
+        """A span for a sampled request, or for one whose caller sampled it (W3C trace context); nothing for the others."""
+        if not self._sampling or not (_is_sampled(parent) if parent is not None else random() < self._sampling):
+            return None
+        context = propagate.extract({"traceparent": parent.decode("latin-1")}) if parent is not None else None
+        return self._tracer.start_span(name, context=context, kind=SpanKind.SERVER)
+
+    @staticmethod
+    def end(span: Span, status: int) -> list[tuple[bytes, bytes]]:
+        """End a request's span. Returns what its answer says of it (W3C `traceparent`)."""
+        span.set_attribute("http.response.status_code", status)
+        if status >= 500:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+        context = span.get_span_context()
+        return [(b"traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}".encode())]
+
+    @staticmethod
+    def told(span: Span, look: Look) -> None:
+        """What a span says of a decision: never of whom."""
+        first = look.answers[0]
+        span.add_event("decided", {"action": first.request.action.name, "items": len(look.answers), "decision": first.decision, "rule": first.rule})
+
+    # --- exporters ---
+
+    def _traces(self, settings: Settings, resource: Resource, processor: SpanProcessor | None) -> Any:
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        if processor is None and settings.otlp:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            processor = BatchSpanProcessor(OTLPSpanExporter(f"{settings.otlp.rstrip('/')}/v1/traces"))
+        if processor is not None:
+            provider.add_span_processor(processor)
+            self._closing.append(provider.shutdown)
+        return provider.get_tracer("habilis")
+
+    def _metered(self, settings: Settings, resource: Resource, reader: MetricReader | None) -> None:
+        if reader is None:
+            from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+            reader = PeriodicExportingMetricReader(OTLPMetricExporter(f"{(settings.otlp or '').rstrip('/')}/v1/metrics"), 10_000)
+        provider = MeterProvider([reader], resource, shutdown_on_exit=False)
+        meter = provider.get_meter("habilis")
+        seconds = meter.create_histogram("habilis.request.duration", "s", "from the whole request to its answer")
+        metrics = self.metrics
+
+        def requests(_: CallbackOptions) -> Iterator[Observation]:
+            while metrics.durations:
+                route, duration = metrics.durations.popleft()
+                seconds.record(duration, {"route": route})
+            for (route, status), count in list(metrics.requests.items()):
+                yield Observation(count, {"route": route, "status": status})
+
+        def decisions(_: CallbackOptions) -> Iterator[Observation]:
+            for (decision, rule, action), count in list(metrics.decisions.items()):
+                yield Observation(count, {"decision": decision, "rule": rule, "action": action})
+
+        meter.create_observable_counter("habilis.requests", [requests], "1", "answers by route and status")
+        meter.create_observable_counter("habilis.decisions", [decisions], "1", "decisions by outcome, rule and action")
+        for name, read in self.gauges.items():
+            meter.create_observable_gauge(name, [_observed(read)])
+        self._closing.append(provider.shutdown)
+
+    def _logged(self, settings: Settings, resource: Resource) -> None:
+        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+        provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(f"{(settings.otlp or '').rstrip('/')}/v1/logs")))
+        handler = LoggingHandler(logger_provider=provider)
+        technical.addHandler(handler)
+        self._closing += [lambda: technical.removeHandler(handler), provider.shutdown]
+
+    def close(self) -> None:
+        """Send what is left."""
+        for close in self._closing:
+            close()
+
+
+def _observed(read: Callable[[], Iterable[tuple[float, Mapping[str, Any]]]]) -> Callable[[CallbackOptions], Iterator[Observation]]:
+    return lambda _: (Observation(value, dict(attributes)) for value, attributes in read())
+
+
+def _is_sampled(parent: bytes) -> bool:
+    """The flag of a W3C traceparent, `00-TRACE-SPAN-FLAGS`."""
+    parts = parent.split(b"-")
+    try:
+        return len(parts) >= 4 and bool(int(parts[3], 16) & 1)
+    except ValueError:
+        return False
+
+
+# --- technical logs --------------------------------------------------------------------------------------------------
+
+
+def report(error: BaseException, span: Span | None = None) -> None:
+    """An internal fault, for whoever keeps the machine: its kind and place, not its words. With the ids of its trace, if it has one."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    with _within(span):
+        technical.error("internal fault %s at %s", type(error).__name__, " < ".join(reversed(frames)))
+
+
+@contextmanager
+def _within(span: Span | None) -> Iterator[None]:
+    if span is None:
+        yield
+    else:
+        with use_span(span, end_on_exit=False):
+            yield
+
+
+# --- everything but the hot route ------------------------------------------------------------------------------------
+
+
+class Traced:
+    """An ASGI application whose requests are counted by route, and have a span if they are sampled."""
+
+    def __init__(self, app: Any, telemetry: Telemetry):
+        self.app, self.telemetry = app, telemetry
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        parent = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+        started, status = perf_counter(), 500
+        span = self.telemetry.begin("HTTP", parent)
+
+        async def answer(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if span is not None:
+                    span.update_name(_route(scope))
+                    message["headers"] = [*message.get("headers", ()), *Telemetry.end(span, status)]
+            await send(message)
+
+        try:
+            with _within(span):
+                await self.app(scope, receive, answer)
+        finally:
+            self.telemetry.metrics.answered(_route(scope), status, perf_counter() - started)
+
+
+def _route(scope: Any) -> str:
+    """The path as the application declares it: what is in the place of a parameter is nobody's business here."""
+    route = scope.get("route")
+    return getattr(route, "path", "none")
