@@ -6,26 +6,33 @@ outcome is computed when asked for, so that an answer nobody questions costs not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
 
 from engine.consent.fold import Record
 from engine.evaluator.slices import Outcome
 from engine.pack import Obligation
-from engine.request import Request
+from engine.request import Action, Entity, Request
 from engine.vocabulary import Value
 
 if TYPE_CHECKING:
     from engine.pdp import Runner
 
 
-class Answer:
-    """A decision with its request, its record and its instant. `decision` is `permit`, `refuse` or `no_rule`; only `permitted` opens anything."""
+class Answer(msgspec.Struct, frozen=True, eq=False):
+    """A decision with its request, its record and its instant. `decision` is `permit`, `refuse` or `no_rule`; only `permitted` opens anything.
 
-    __slots__ = ("at", "code", "outcome", "record", "request", "runner")
+    A struct because one is made for each decision: 0.05 microseconds, where a class of Python's own takes 0.18.
+    """
 
-    def __init__(self, request: Request, record: Record, at: float, runner: Runner, code: int, outcome: Outcome):
-        self.request, self.record, self.at, self.runner, self.code, self.outcome = request, record, at, runner, code, outcome
+    request: Request
+    record: Record
+    at: float
+    runner: Runner
+    code: int
+    outcome: Outcome
 
     def __repr__(self) -> str:
         return f"<Answer {self.decision} {self.rule or 'no rule'}>"
@@ -96,3 +103,30 @@ class Answer:
             "obligations": self.obligations,
             "reason": {one: reason.words.get(one, "") for one in languages} if reason else {},
         }
+
+
+class Answers(Sequence[Answer]):
+    """The answers for a list of resources, in their order. An `Answer` is made when it is asked for: `codes` (packed situations) and `outcomes` (their
+    numbers) are all that most lists need."""
+
+    __slots__ = ("action", "at", "codes", "context", "outcomes", "record", "resources", "runner", "subject")
+
+    def __init__(
+        self, subject: Entity, action: Action, resources: Sequence[Entity], context: Mapping[str, Any], record: Record, at: float,
+        runner: Runner, codes: list[int], outcomes: list[int],
+    ):  # fmt: skip
+        self.subject, self.action, self.resources, self.context, self.record, self.at = subject, action, resources, context, record, at
+        self.runner, self.codes, self.outcomes = runner, codes, outcomes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, place: int) -> Answer: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Answer]: ...
+    def __getitem__(self, place: int | slice) -> Answer | list[Answer]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        request = Request(self.subject, self.action, self.resources[place], self.context)
+        return Answer(request, self.record, self.at, self.runner, self.codes[place], self.runner.outcomes[self.outcomes[place]])

@@ -14,11 +14,9 @@ from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any
 
-import numpy as np
-
 from engine.analysis.invariants import prove
 from engine.analysis.meaning import meaning
-from engine.answer import Answer
+from engine.answer import Answer, Answers
 from engine.consent.directives import Directive, parse_directives
 from engine.consent.fold import Record, fold
 from engine.errors import Diagnostic, PackError, RequestError, TooLarge
@@ -38,8 +36,8 @@ class Runner:
 
     def __init__(self, pack: Pack, slice: Slice, tables: Tables, outcomes: tuple[Outcome, ...], action: str):
         self.pack, self.slice, self.tables, self.outcomes, self.action = pack, slice, tables, outcomes, action
-        self.readers = Readers(slice.facts, tables, pack.vocabulary.time_zone, action)
         self.evaluate = tables.evaluate
+        self.decide, self.decide_many = Readers(slice.facts, tables, action).functions(Answer, self, outcomes)
         self.owed = [self._owed_by(outcome) for outcome in outcomes]
         self.cells = [fact for fact in slice.facts if isinstance(fact.form, Cell) and fact.name in tables.fields]
 
@@ -86,6 +84,9 @@ class Pdp:
         self.slices = compile_slices(pack) if slices is None else slices
         self._runners = self._build(dict(tables or {}))
         self._nothing = Runner(pack, *_empty(self.outcomes[-1]), self.outcomes, "")
+        self._decide: dict[str, dict[str, Any]] = {}
+        for (subject, action), runner in self._runners.items():
+            self._decide.setdefault(subject, {})[action] = runner.decide
 
     def _build(self, tables: dict[int, Tables]) -> dict[tuple[str, str], Runner]:
         made: dict[tuple[str, str], Runner] = {}
@@ -121,48 +122,24 @@ class Pdp:
             at = record.at
         elif not record.at <= at < record.holds_until:
             raise RequestError("record", "does not hold at this instant", "fold the directives again")
-        runner = self._runners.get((request.subject.type, request.action.name))
-        if runner is None:
-            return self._unknown(request, record, at)
-        readers = runner.readers
-        plan = readers.plan(record)
-        code = plan.bits | readers.common(request, record, at) | readers.of_resource(request, record, at)
-        for read in plan.common:
-            code |= read(request, record, at)
-        for read in plan.of_resource:
-            code |= read(request, record, at)
-        return Answer(request, record, at, runner, code, self.outcomes[runner.evaluate(code)])
+        try:
+            decide = self._decide[request.subject.type][request.action.name]
+        except KeyError:  # the pack declares no such subject or action: no rule applies, so nothing opens
+            decide = self._nothing.decide
+        return decide(request, record, at)
 
     def decide_many(
         self, subject: Entity, action: Action, resources: Sequence[Entity], context: Mapping[str, Any], record: Record, at: float | None = None
-    ) -> list[Answer]:
+    ) -> Answers:
         """Decide the same question for a list of resources of one patient, in their order. The same answers as one by one."""
-        requests = [Request(subject, action, resource, context) for resource in resources]
-        runner = self._runners.get((subject.type, action.name))
-        if runner is None or not requests:
-            return [self.decide(request, record, at) for request in requests]
         if at is None:
             at = record.at
         elif not record.at <= at < record.holds_until:
             raise RequestError("record", "does not hold at this instant", "fold the directives again")
-        readers = runner.readers
-        plan = readers.plan(record)
-        common = plan.bits | readers.common(requests[0], record, at)
-        for read in plan.common:
-            common |= read(requests[0], record, at)
-        codes = []
-        for request in requests:
-            code = common | readers.of_resource(request, record, at)
-            for read in plan.of_resource:
-                code |= read(request, record, at)
-            codes.append(code)
-        numbers = runner.tables.evaluate_many(np.array(codes, np.int64)).tolist()
-        outcomes = self.outcomes
-        return [Answer(request, record, at, runner, code, outcomes[n]) for request, code, n in zip(requests, codes, numbers, strict=True)]
-
-    def _unknown(self, request: Request, record: Record, at: float) -> Answer:
-        """The answer to a subject type or an action that the pack does not declare: no rule applies, so nothing opens."""
-        return Answer(request, record, at, self._nothing, 0, self.outcomes[-1])
+        runner = self._runners.get((subject.type, action.name), self._nothing)
+        resources = tuple(resources)
+        codes, outcomes = runner.decide_many(subject, action, resources, context, record, at)
+        return Answers(subject, action, resources, context, record, at, runner, codes, outcomes)
 
     # --- what it is ---
 

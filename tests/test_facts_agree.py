@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -135,8 +136,43 @@ def test_whole_requests_are_decided_as_defined_by_most_of_the_rules() -> None:
 def test_whole_requests_to_random_packs_are_decided_as_defined(data: st.DataObject) -> None:
     pdp = Pdp(parse_pack(data.draw(packs())))
     record = pdp.fold(data.draw(directives(pdp.pack)), NOW)
-    for _ in range(5):
-        assert_decided_as_defined(pdp, data.draw(requests(pdp.pack)), record, NOW)
+    drawn = [data.draw(requests(pdp.pack)) for _ in range(5)]
+    for request in drawn:
+        assert_decided_as_defined(pdp, request, record, NOW)
+    for question in every_question(drawn[0], pdp):
+        assert_as_one_by_one(pdp, question, [one.resource for one in drawn], record)
+
+
+class Words(str):
+    """Text of a caller's own class."""
+
+
+ODD: tuple[Any, ...] = ((), ("ann",), ("N",), frozenset(["ann"]), b"ann", Words("ann"), Words(" "), ["ann", "ann"], [("ann",)], [["ann"]], MappingProxyType({}))
+"""What no JSON holds, and a caller in the same process may."""
+
+
+@given(french, said, st.data())
+def test_what_no_json_holds_is_decided_as_defined(request: Request, said: list[dict[str, Any]], data: st.DataObject) -> None:
+    def strange(properties: Mapping[str, Any]) -> Mapping[str, Any]:
+        made = {key: data.draw(st.one_of(st.just(value), st.sampled_from(ODD))) for key, value in properties.items()}
+        return data.draw(st.sampled_from([made, MappingProxyType(made)]))
+
+    action = {key: strange(value) if isinstance(value, dict) else value for key, value in request.action.properties.items()}
+    asked = Request(
+        Entity(request.subject.type, data.draw(st.sampled_from([request.subject.id, Words("ann")])), strange(request.subject.properties)),
+        Action(request.action.name, strange(action)), Entity("document", request.resource.id, strange(request.resource.properties)), strange(request.context),
+    )  # fmt: skip
+    assert_decided_as_defined(PDP, asked, PDP.fold(said, NOW), NOW)
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+
+def assert_as_one_by_one(pdp: Pdp, question: Request, resources: list[Entity], record: Record) -> None:
+    answers = pdp.decide_many(question.subject, question.action, resources, question.context, record)
+    alone = [pdp.decide(replace(question, resource=resource), record) for resource in resources]
+    assert [(one.outcome, one.situation, one.request) for one in answers] == [(one.outcome, one.situation, one.request) for one in alone]
+    assert answers.codes == [one.code for one in alone] and answers.outcomes == [one.outcome.number for one in alone]
 
 
 @given(french, said, st.lists(french, min_size=1, max_size=5), st.randoms(use_true_random=False))
@@ -145,14 +181,23 @@ def test_many_at_once_are_decided_as_one_by_one_in_any_order(request: Request, s
     resources = [other.resource for other in others] * 2
     chance.shuffle(resources)
     for question in every_question(request):
-        answers = PDP.decide_many(question.subject, question.action, resources, question.context, record)
-        alone = [PDP.decide(replace(question, resource=resource), record) for resource in resources]
-        assert [(one.outcome, one.situation, one.request) for one in answers] == [(one.outcome, one.situation, one.request) for one in alone]
+        assert_as_one_by_one(PDP, question, resources, record)
+
+
+def test_answers_to_a_list_read_like_a_list() -> None:
+    record = PDP.fold(OPEN, NOW)
+    resources = [Entity("document", name, {"status": "Approved", "type": "11488-4"}) for name in ("one", "two", "three")]
+    answers = PDP.decide_many(Entity("professional", "ann"), Action("read"), resources, {}, record)
+    resources.clear()  # the caller's own list, which it may use for something else
+    assert len(answers) == 3 and [one.request.resource.id for one in answers] == ["one", "two", "three"]
+    assert answers[-1].request.resource.id == "three" and [one.request.resource.id for one in answers[1:]] == ["two", "three"]
+    with pytest.raises(IndexError):
+        answers[3]
 
 
 def test_no_resource_gives_no_answer() -> None:
     record = PDP.fold(OPEN, NOW)
-    assert PDP.decide_many(Entity("professional", "ann"), Action("read"), [], {}, record) == []
+    assert list(PDP.decide_many(Entity("professional", "ann"), Action("read"), [], {}, record)) == []
 
 
 def test_a_record_is_not_used_before_its_instant_or_once_it_no_longer_holds() -> None:

@@ -7,11 +7,11 @@ outcome, so nothing fails open.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import mul
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,28 +74,29 @@ class Tables:
 
     @cached_property
     def evaluate(self) -> Callable[[int], int]:
-        """The number of the outcome of a packed situation. Unrolled for up to four digits: the loop costs as much as the look-ups."""
-        steps = [(_flat(digit.table), digit.shift, digit.mask) for digit in self.digits]
-        if len(steps) == 1:
-            ((t0, _, m0),) = steps
-            return lambda code: t0[code & m0]
-        if len(steps) == 2:
-            (t0, _, m0), (t1, s1, m1) = steps
-            return lambda code: t1[t0[code & m0] + (code >> s1 & m1)]
-        if len(steps) == 3:
-            (t0, _, m0), (t1, s1, m1), (t2, s2, m2) = steps
-            return lambda code: t2[t1[t0[code & m0] + (code >> s1 & m1)] + (code >> s2 & m2)]
-        if len(steps) == 4:
-            (t0, _, m0), (t1, s1, m1), (t2, s2, m2), (t3, s3, m3) = steps
-            return lambda code: t3[t2[t1[t0[code & m0] + (code >> s1 & m1)] + (code >> s2 & m2)] + (code >> s3 & m3)]
+        """The number of the outcome of a packed situation. Written out: a loop over the digits costs as much as the look-ups."""
+        known: dict[str, Any] = {}
 
-        def evaluate(code: int) -> int:
-            state = 0
-            for table, shift, mask in steps:
-                state = table[state + (code >> shift & mask)]
-            return state
+        def bind(value: Any) -> str:
+            known[f"t{len(known)}"] = value
+            return f"t{len(known) - 1}"
 
-        return evaluate
+        return eval(f"lambda code: {self.expression(bind)}", known)  # type: ignore[no-any-return]
+
+    def expression(self, bind: Callable[[Any], str]) -> str:
+        """Python for `evaluate(code)`; `bind` names a value. The last digit has nothing above it, so it needs no mask."""
+        made = ""
+        for digit, table in zip(self.digits, self._flat, strict=True):
+            own = f"code >> {digit.shift}" if digit.shift else "code"
+            own += f" & {digit.mask}" if digit is not self.digits[-1] else ""
+            made = f"{bind(table)}[{made} + ({own})]" if made else f"{bind(table)}[{own}]"
+        return made
+
+    @cached_property
+    def _flat(self) -> list[list[int]]:
+        """Tables for scalar look-ups. Equal entries are one object: a large table is pointers to a few numbers."""
+        shared: dict[int, int] = {}
+        return [[shared.setdefault(entry, entry) for entry in digit.table.tolist()] for digit in self.digits]
 
     def evaluate_many(self, codes: NDArray[np.int64], block: int = 1 << 14) -> NDArray[np.int32]:
         """The outcome of each packed situation; shape (n,) to shape (n,). Works in blocks that stay in the cache."""
@@ -111,11 +112,6 @@ class Tables:
     def pack_columns(self, columns: Mapping[str, NDArray[np.integer]]) -> NDArray[np.int64]:
         """Packed situations from columns of facts: for each fact the places of its values, shape (n,), any integer type."""
         return sum((columns[name].astype(np.int64) << shift for name, (shift, _) in self.fields.items()), np.int64(0))  # type: ignore[return-value]
-
-
-def _flat(table: NDArray[np.int32]) -> Sequence[int]:
-    """A table for scalar look-ups: a list is fastest; a large one would be mostly pointers."""
-    return table.tolist() if len(table) <= 1 << 18 else array("i", table.tobytes())
 
 
 def _index(values: tuple[Value, ...], value: Value) -> int:
