@@ -10,10 +10,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.analysis.dead import excluded_from, possible
 from engine.answer import Answer
 from engine.calendar import iso
+from engine.evaluator.diagram import Store
+from engine.evaluator.slices import copy_into
 from engine.facts import cell_place
 from engine.vocabulary import Cell, Fact, Value
+
+UNLIMITED = 1_000_000_000
+"""Nodes: an explanation of a pack that compiled does not fail over its budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +138,20 @@ def _cells(answer: Answer, tested: Collection[str]) -> list[CellSeen]:
 
 
 def _turns(answer: Answer, situation: Mapping[str, Value]) -> list[dict[str, Value]]:
-    """The smallest sets of changeable facts that would turn the decision, a permit into anything else or anything else into a permit. At most three."""
-    slice, outcomes = answer.runner.slice, answer.runner.outcomes
-    wanted = {outcome.leaf for outcome in outcomes if outcome.permits != answer.permitted}
+    """The smallest sets of changeable facts that would turn the decision, a permit into anything else or anything else into a permit. At most three.
+
+    None leads where the vocabulary says that nothing can be: nobody could bring it about.
+    """
+    facts, store, root = _possible(answer)
+    wanted = {outcome.leaf for outcome in answer.runner.outcomes if outcome.permits != answer.permitted}
     best: dict[int, float] = {}
-    for n in slice.store.reachable(slice.root):
-        node = slice.store.nodes[n]
-        fact = slice.facts[node.variable]
+    for n in store.reachable(root):
+        node = store.nodes[n]
+        fact = facts[node.variable]
         here = _place(fact, situation[fact.name])
         options = [here] if not fact.changeable else range(len(fact.values))
         best[n] = min((value != here) + _cost(node.child(value), best, wanted) for value in options)
-    fewest = _cost(slice.root, best, wanted)
+    fewest = _cost(root, best, wanted)
     if fewest in (0, float("inf")):
         return []
     found: list[dict[str, Value]] = []
@@ -153,8 +162,8 @@ def _turns(answer: Answer, situation: Mapping[str, Value]) -> list[dict[str, Val
         if n < 0:
             found.append(dict(changed))
             return
-        node = slice.store.nodes[n]
-        fact = slice.facts[node.variable]
+        node = store.nodes[n]
+        fact = facts[node.variable]
         here = _place(fact, situation[fact.name])
         for value in [here, *(v for v in range(len(fact.values)) if v != here and fact.changeable)]:
             spent = value != here
@@ -164,8 +173,17 @@ def _turns(answer: Answer, situation: Mapping[str, Value]) -> list[dict[str, Val
                 walk(node.child(value), left - spent, changed)
                 changed.pop(fact.name, None)
 
-    walk(slice.root, fewest, {})
+    walk(root, fewest, {})
     return found
+
+
+def _possible(answer: Answer) -> tuple[tuple[Fact, ...], Store, int]:
+    """The slice over the facts that it depends on, in a store of its own, without an outcome where nothing can be."""
+    slice, request, pack = answer.runner.slice, answer.request, answer.runner.pack
+    facts = slice.order
+    store = Store([len(fact.values) for fact in facts], UNLIMITED)
+    (root,) = copy_into(store, slice.store, {slice.variable[fact.name]: place for place, fact in enumerate(facts)}, [slice.root])
+    return facts, store, store.both(possible(pack, store, facts, excluded_from(pack, request.subject.type, request.action.name)), root)
 
 
 def _cost(n: int, best: Mapping[int, float], wanted: set[int]) -> float:

@@ -11,10 +11,13 @@ from itertools import combinations, product
 from typing import Any
 
 import pytest
-from test_analysis import LIBRARY, compiled, edited
+from test_analysis import LIBRARY, compiled, edited, rule_edited
 from test_french_pack import DISCREET, answers, french
 
 from engine.answer import Answer
+from engine.evaluator.conditions import names
+from engine.evaluator.reference import holds
+from engine.evaluator.slices import fold_constants
 from engine.explain import explain
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request, parse_request
@@ -115,7 +118,7 @@ def test_a_place_that_is_no_cell_is_not_shown() -> None:
 
 
 def brute_turns(answer: Answer) -> list[dict[str, Value]]:
-    """The smallest changes of changeable facts after which it is permitted no longer, or at last: all of them."""
+    """The smallest changes of changeable facts after which it is permitted no longer, or at last: all of them that can be."""
     runner, facts = answer.runner, answer.runner.pack.vocabulary.facts
     here = answer.situation
     changeable = [facts[name] for name in here if facts[name].changeable]
@@ -124,11 +127,19 @@ def brute_turns(answer: Answer) -> list[dict[str, Value]]:
             dict(change)
             for chosen in combinations(changeable, size)
             for change in product(*([(fact.name, value) for value in others(fact, here[fact.name])] for fact in chosen))
-            if runner.outcomes[runner.evaluate(runner.tables.pack(here | dict(change)))].permits is not answer.permitted
+            if runner.outcomes[runner.evaluate(runner.tables.pack(here | dict(change)))].permits is not answer.permitted and can_be(answer, here | dict(change))
         ]
         if found:
             return found
     return []
+
+
+def can_be(answer: Answer, situation: Mapping[str, Value]) -> bool:
+    """Whether no condition that the vocabulary calls impossible holds, among those about these facts."""
+    pack, key = answer.runner.pack, (answer.request.subject.type, answer.request.action.name)
+    folded = [fold_constants(condition, pack, *key) for condition in pack.vocabulary.impossible.values()]
+    known = [one for one in folded if not isinstance(one, bool) and {name.fact for name in names(one)} <= situation.keys()]
+    return True not in folded and not any(holds(one, situation, pack) for one in known)
 
 
 def others(fact: Fact, value: Value) -> Iterator[Value]:
@@ -176,6 +187,17 @@ def test_consent_would_turn_the_refusal_that_asks_for_it() -> None:
     assert answer.rule == "R19"
     turns = [dict(turn) for turn in explain(answer).turns]
     assert {"consent.authorised": True} in turns and {"consent.team_consent": True} in turns
+
+
+def test_what_cannot_be_is_not_proposed() -> None:
+    """A robot has no card: that it shows one would turn the refusal, and cannot be. And an authorisation given in person is an authorisation."""
+    pdp = compiled(rule_edited("robots", "p, robots, robot, using, r.context.card, allow"))
+    robot = Request(Entity("robot", "1", {"name": "eve"}), Action("read"), Entity("book", "2"), {"hour": "day", "card": False})
+    answer = pdp.decide(robot, pdp.fold([], NOW))
+    turned = pdp.evaluate("robot", "read", answer.situation | {"context.card": True})
+    assert (answer.rule, turned.rule, turned.permits) == ("closed", "robots", True) and explain(answer).turns == ()
+    occupational = [dict(turn) for turn in explain(asked(subject={"role": "occupational"})).turns]
+    assert {"consent.authorised": True, "consent.authorised_in_person": True} in occupational and {"consent.authorised_in_person": True} not in occupational
 
 
 def test_nothing_changeable_would_turn_a_block() -> None:
@@ -277,7 +299,7 @@ def test_any_other_answer_names_its_rule_its_article_and_what_the_requester_owes
 
 
 def test_an_answer_in_one_language_is_told_in_it_alone() -> None:
-    pdp = compiled(edited("pack.toml", ('en = "Stamp the book."', 'fr = "Tamponner."\nen = "Stamp the book."')))
+    pdp = compiled(LIBRARY)
     answer = pdp.decide(Request(Entity("reader", "1", {"name": "ann"}), Action("lend"), Entity("book", "2"), {"hour": "day", "card": True}), pdp.fold([], NOW))
     assert explain(answer).requester["reason"] == {"en": "You are a friend."} == explain(answer).reviewer["reason"]
 
