@@ -305,8 +305,8 @@ MISTAKES = [
         "  help: `habilis caller key` makes a key and its hash",
     ),
     (
-        CALLER + CALLER.replace("[caller.x]", "[caller.y]"),
-        f"FILE:5: error[key-shared]: `y` has a key of `x`\n    5 | key_sha256 = [\"{digest(KEY)}\"]\n  help: one key says one caller: make another",
+        CALLER + CALLER.replace("[caller.x]", "[caller.y]").replace(digest(KEY), digest(KEY).upper()),
+        f"FILE:5: error[key-shared]: `y` has a key of `x`\n    5 | key_sha256 = [\"{digest(KEY).upper()}\"]\n  help: one key says one caller: make another",
     ),
     (
         CALLER + 'issuer = "ssso"\n' + ISSUER,
@@ -593,6 +593,11 @@ def _rubbish(made=[]):  # noqa: B006
     return made[0]
 
 
+def test_bytes_that_are_no_text_are_nobody():
+    with pytest.raises(NotAuthenticated):
+        authenticate(_rubbish(), b"Bearer \xff.a.b")
+
+
 def nested(value):
     return urlsafe_b64encode(value).rstrip(b"=").decode()
 
@@ -693,6 +698,18 @@ def test_no_more_tokens_are_remembered_than_allowed(load, monkeypatch):
     assert [callers.known(one) is not None for one in several] == [False] * 7 + [True] * 5
 
 
+def test_the_token_that_was_verified_longest_ago_is_forgotten_first(load, clock, monkeypatch):
+    monkeypatch.setattr(api.callers, "MOST", 2)
+    callers, (one, two, three) = load(), [token(jti=str(n)) for n in range(3)]
+    authenticate(callers, one)
+    clock.passed = 50
+    authenticate(callers, two)
+    clock.passed = 61
+    for header in (one, three):
+        authenticate(callers, header)
+    assert [callers.known(header) is not None for header in (one, two, three)] == [True, False, True]
+
+
 def test_what_is_refused_is_not_remembered(load):
     callers = load()
     for n in range(20):
@@ -734,17 +751,37 @@ def test_an_issuer_that_is_not_there_lets_nobody_in(write):
     assert refused(callers, token()) == UNREACHABLE
 
 
-def test_a_caller_waits_no_longer_than_it_must(load, issuer, monkeypatch):
-    monkeypatch.setattr(api.tokens, "PATIENCE", 0.3)
+@pytest.mark.parametrize("shorter", ["SOCKET", "PATIENCE"])
+def test_a_caller_waits_no_longer_than_it_must(load, issuer, monkeypatch, shorter):
+    monkeypatch.setattr(api.tokens, "SOCKET", 60)
+    monkeypatch.setattr(api.tokens, "PATIENCE", 60)
+    monkeypatch.setattr(api.tokens, shorter, 0.3)
     broken(issuer, "nothing")
     callers = load()
 
     async def ask():
         with pytest.raises(CallersUnavailable):
             await callers.authenticate(token())
+        assert not issuer.stopped.is_set()
         issuer.stopped.set()  # or the thread would keep the loop from closing
 
+    started = time.monotonic()
     asyncio.run(ask())
+    assert time.monotonic() - started < 25  # the issuer would have answered after 30
+
+
+def test_who_leaves_while_the_issuer_is_asked_takes_nobody_along(load, issuer):
+    callers = load()
+    issuer.wait = 0.2
+
+    async def two():
+        tasks = [asyncio.create_task(callers.authenticate(token(jti=str(n)))) for n in range(2)]
+        while not issuer.asked:
+            await asyncio.sleep(0.01)
+        tasks[0].cancel()
+        return await tasks[1]
+
+    assert asyncio.run(two()).name == "portal"
 
 
 def test_an_issuer_is_asked_once_however_many_wait(load, issuer):
@@ -768,6 +805,7 @@ def test_a_failing_issuer_is_asked_once_in_ten_seconds(load, issuer, clock):
     assert refused(callers, token()) == UNREACHABLE
     clock.passed = 10.1
     assert authenticate(callers, token()).name == "portal"
+    assert refused(callers, token(STRANGER, "stranger")) == NO_KEY
 
 
 def test_a_new_key_is_found_and_unknown_ones_do_not_make_us_ask_all_the_time(load, issuer, clock):
