@@ -1,4 +1,4 @@
-"""`habilis consent`: a patient's record from a shell. The same acts, decided by the same policy, as over any other edge; nothing is written that it refuses.
+"""`habilis consent`: a patient's record from a shell. The same acts, decided by the same policy, as over any other edge; what it refuses is kept as refused.
 
 Whoever runs this is trusted to say who asks (`--as`): it is for a consent desk's scripts and for trials, on the machine that holds the store.
 """
@@ -6,18 +6,22 @@ Whoever runs this is trusted to say who asks (`--as`): it is for a consent desk'
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.edge import PACK, Misuse, choose, command, finding, language_of, open_pdp, print_json, read_bytes, say
+from cli.edge import PACK, Misuse, choose, command, finding, language_of, open_directory, open_pdp, print_json, read_bytes, say
+from cli.requests import settled
 from engine.calendar import FOREVER, iso, parse_instant
 from engine.consent.acts import Done, access_list, perform, preview
 from engine.consent.directives import parse_directives
-from engine.consent.store import Conflict, ConsentStore
+from engine.consent.directory import Directory
+from engine.consent.identifiers import check_patient
+from engine.consent.store import Conflict, ConsentStore, KeptAct
 from engine.pdp import Pdp
-from engine.request import Entity, Request, parse_json, parse_request
+from engine.request import Action, Entity, Request, parse_json, parse_request
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -30,11 +34,31 @@ Given = Annotated[list[str] | None, typer.Option("--with", metavar="NAME=VALUE",
 Target = Annotated[str | None, typer.Option("--target", metavar="TYPE:ID", help="At whom or what the act aims.", show_default=False)]
 StoreUrl = Annotated[str, typer.Option("--store", envvar="HABILIS_STORE", metavar="URL", help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.")]
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="The folder of a pack, or a compiled pack.")]
+DirectoryFile = Annotated[Path | None, typer.Option("--directory", metavar="FILE", help="A sheet of professionals: docs/consent.md.", show_default=False)]
 At = Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="Look at the record as it was at this instant.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Language = Annotated[str | None, typer.Option("--lang", metavar="fr|en", help="The language of the reasons.", show_default=False)]
 
 STORE = "sqlite:///habilis.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a command works with: a pack, a store read with it, and who is who."""
+
+    pdp: Pdp
+    store: ConsentStore
+    directory: Directory | None
+
+    @property
+    def zone(self) -> str:
+        return self.pdp.pack.vocabulary.time_zone
+
+
+def open_desk(store: str, pack: Path, directory: Path | None = None) -> Desk:
+    pdp = open_pdp(pack)
+    known = open_directory(directory, pdp.pack)
+    return Desk(pdp, ConsentStore(store, pdp.pack.vocabulary, directory=known), known)
 
 
 def _examples(*lines: str) -> str:
@@ -70,6 +94,7 @@ def act(
     document: Annotated[Path | None, typer.Option(metavar="FILE", help="The document, as JSON, for an act on one.", show_default=False)] = None,
     who: Who = None,
     given: Given = None,
+    directory: DirectoryFile = None,
     store: StoreUrl = STORE,
     pack: PackOption = Path(PACK),
     lang: Language = None,
@@ -77,9 +102,9 @@ def act(
 ) -> None:
     """Do any act that the pack declares, if the policy permits it.
 
-    Exit code 1 when it is refused; nothing is written then.
+    Exit code 1 when it is refused: the record stays as it is, and the act is kept with the reason (history --acts).
     """
-    _do(action, patient, target, document, who, given, store, pack, lang, json)
+    _do(open_desk(store, pack, directory), action, patient, target, document, who, given, lang, json)
 
 
 @app.command(epilog=_examples("grant 279035121518989 professional:10000023118 --until 2027-12-31"))
@@ -90,6 +115,7 @@ def grant(
     until: Annotated[str | None, typer.Option(metavar="DATE", help="The last day, or an instant.", show_default=False)] = None,
     who: Who = None,
     given: Given = None,
+    directory: DirectoryFile = None,
     store: StoreUrl = STORE,
     pack: PackOption = Path(PACK),
     lang: Language = None,
@@ -97,7 +123,7 @@ def grant(
 ) -> None:
     """Let a professional or a structure consult (grant_access)."""
     more = [*(given or ()), *([f"action.until={until}"] if until else [])]
-    _do("grant_access", patient, target, None, who, more, store, pack, lang, json)
+    _do(open_desk(store, pack, directory), "grant_access", patient, target, None, who, more, lang, json)
 
 
 @app.command(epilog=_examples("block 279035121518989 10000023092"))
@@ -107,13 +133,14 @@ def block(
     professional: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
     who: Who = None,
     given: Given = None,
+    directory: DirectoryFile = None,
     store: StoreUrl = STORE,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
     """Block a named professional."""
-    _do("block", patient, f"professional:{professional}", None, who, given, store, pack, lang, json)
+    _do(open_desk(store, pack, directory), "block", patient, f"professional:{professional}", None, who, given, lang, json)
 
 
 @app.command(epilog=_examples("mask 279035121518989 document.json"))
@@ -123,27 +150,26 @@ def mask(
     document: Annotated[Path, typer.Argument(metavar="FILE|-", help="The document, as JSON.", show_default=False)],
     who: Who = None,
     given: Given = None,
+    directory: DirectoryFile = None,
     store: StoreUrl = STORE,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
     """Mask a document from professionals."""
-    _do("mask", patient, None, document, who, given, store, pack, lang, json)
+    _do(open_desk(store, pack, directory), "mask", patient, None, document, who, given, lang, json)
 
 
 def _do(
-    action: str, patient: str, target: str | None, document: Path | None, who: str | None, given: list[str] | None, url: str, pack: Path, lang: str | None,
-    json: bool
+    desk: Desk, action: str, patient: str, target: str | None, document: Path | None, who: str | None, given: list[str] | None, lang: str | None, json: bool
 ) -> None:
-    pdp = open_pdp(pack)
-    choose("action", action, pdp.pack.vocabulary.actions)
-    request = _request(pdp, action, patient, target, document, who, given)
-    store = ConsentStore(url, pdp.pack.vocabulary)
-    done = perform(pdp, store, request, time.time(), Conflict)
-    language = language_of(pdp.pack, lang)
+    pack = desk.pdp.pack
+    choose("action", action, pack.vocabulary.actions)
+    language = language_of(pack, lang)
+    request = settled(desk.pdp, _request(desk.pdp, action, patient, target, document, who, given), desk.directory)
+    done = perform(desk.pdp, desk.store, request, time.time(), Conflict)
     if json:
-        print_json({**done.answer.for_reviewer(pdp.pack.languages), "directives": list(done.directives), "token": str(done.token)})
+        print_json({**done.answer.for_reviewer(pack.languages), "directives": list(done.directives), "token": str(done.token), "act": done.id})
     else:
         _say_done(done, language)
     if not done.answer.permitted:
@@ -155,7 +181,7 @@ def _say_done(done: Done, language: str) -> None:
     say(f"{answer.decision} by {answer.rule or 'no rule'} ({answer.legal_basis}): {answer.words(language)}")
     for one in done.directives:
         say("  recorded: " + ", ".join(f"{key} {value}" for key, value in one.items() if key not in ("recorded", "recorded_by", "capacity")))
-    say(f"  the record is now {done.token}")
+    say(f"  the record is {'now' if done.directives else 'still'} {done.token}" + (f", the act is kept as {done.id}" if done.id else ""))
 
 
 def _request(pdp: Pdp, action: str, patient: str, target: str | None, document: Path | None, who: str | None, given: list[str] | None) -> Request:
@@ -173,8 +199,7 @@ def _request(pdp: Pdp, action: str, patient: str, target: str | None, document: 
     elif document is None:
         raise Misuse(f"`{action}` is about a {about}: give it with --document FILE")
     else:
-        properties = dict(_document(document))
-        resource = {"type": about, "id": properties.pop("id"), "properties": {**properties, "patient": patient}}
+        resource = _document(_object(document), patient, str(document))
     return parse_request(
         {
             "subject": {"type": kind, "id": id, "properties": parts["subject"]},
@@ -185,11 +210,17 @@ def _request(pdp: Pdp, action: str, patient: str, target: str | None, document: 
     )
 
 
-def _document(path: Path) -> dict[str, Any]:
-    data = parse_json(read_bytes(path), str(path))
+def _object(path: Path) -> Any:
+    return parse_json(read_bytes(path), str(path))
+
+
+def _document(data: Any, patient: str, where: str) -> dict[str, Any]:
+    """A document as a resource of this patient's record. One that says it is of another patient's is misuse: an act on it would stand in the wrong record."""
     if not isinstance(data, dict) or not isinstance(data.get("id"), str):
-        raise Misuse(f"`{path}` is not a document: write an object with `id`, `type`, `status`, `confidentiality`, `author` ...")
-    return data
+        raise Misuse(f"`{where}` is not a document: write an object with `id`, `type`, `status`, `confidentiality`, `author` ...")
+    if data.get("patient", patient) != patient:
+        raise Misuse(f"`{where}` is a document of another patient: name the one whose record it is in")
+    return {"type": "document", "id": data["id"], "properties": {**{key: value for key, value in data.items() if key != "id"}, "patient": patient}}
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -218,48 +249,96 @@ def _put(parts: dict[str, dict[str, Any]], text: str) -> None:
 
 @app.command("list", epilog=_examples("list 279035121518989", "list 279035121518989 --at 2026-03-03T14:05:00+01:00"))
 @command
-def list_access(patient: Patient, at: At = None, store: StoreUrl = STORE, pack: PackOption = Path(PACK), json: AsJson = False) -> None:
+def list_access(
+    patient: Patient, at: At = None, directory: DirectoryFile = None, store: StoreUrl = STORE, pack: PackOption = Path(PACK), json: AsJson = False
+) -> None:
     """List who is named in the record: by which statement, until when, recorded by whom."""
-    pdp = open_pdp(pack)
-    opened = ConsentStore(store, pdp.pack.vocabulary)
+    desk = open_desk(store, pack, directory)
+    check_patient(desk.pdp.pack, patient)
     instant = _instant(at)
-    record = opened.as_of(patient, instant, known_at=instant) if at else opened.read(patient, instant)[0]
-    several = access_list(record, [kind for kind in pdp.pack.vocabulary.kinds])
-    zone = pdp.pack.vocabulary.time_zone
+    record = desk.store.as_of(patient, instant, known_at=instant) if at else desk.store.read(patient, instant)[0]
+    several = access_list(record, [kind for kind in desk.pdp.pack.vocabulary.kinds])
     if json:
+        zone = desk.zone
         print_json([{"type": a.form, "id": a.who, "kind": a.kind, "until": _when(a.end, zone), "via": a.via, "recorded_by": a.recorded_by} for a in several])
         return
     for a in several:
         member = f" (as a member of {a.via})" if a.via else ""
-        say(f"{a.kind:<24}{a.form} {a.who}{member}, until {_when(a.end, zone) or 'withdrawn'}, recorded by {a.recorded_by}")
+        say(f"{a.kind:<24}{a.form} {a.who}{member}, until {_when(a.end, desk.zone) or 'withdrawn'}, recorded by {a.recorded_by}")
     if not several:
         say("nobody is named in this record")
 
 
-@app.command(epilog=_examples("history 279035121518989", "history 279035121518989 --kind mask"))
+@app.command(epilog=_examples("history 279035121518989", "history 279035121518989 --kind mask --acts"))
 @command
 def history(
     patient: Patient,
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="Only directives of this kind.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(metavar="KIND", help="Only directives of this kind, or acts that record them.", show_default=False)] = None,
+    acts: Annotated[bool, typer.Option("--acts", help="What was asked for, refused or done, instead of what was recorded.")] = False,
+    directory: DirectoryFile = None,
     store: StoreUrl = STORE,
     pack: PackOption = Path(PACK),
+    lang: Language = None,
     json: AsJson = False,
 ) -> None:
-    """Everything that was ever said in the record, oldest first."""
-    pdp = open_pdp(pack)
+    """Everything that was ever said in the record, oldest first; with --acts, every change that was ever asked for.
+
+    It shows rules and reasons, of discreet refusals too: for reviewers.
+    """
+    desk = open_desk(store, pack, directory)
+    check_patient(desk.pdp.pack, patient)
     if kind:
-        choose("kind of directive", kind, pdp.pack.vocabulary.kinds)
-    kept = [one for one in ConsentStore(store, pdp.pack.vocabulary).history(patient) if kind in (None, one.directive["kind"])]
-    zone = pdp.pack.vocabulary.time_zone
+        choose("kind of directive", kind, desk.pdp.pack.vocabulary.kinds)
+    language = language_of(desk.pdp.pack, lang)
+    several = _acts(desk, patient, kind, language) if acts else _said(desk, patient, kind)
     if json:
-        print_json([{"revision": one.revision, "recorded": iso(one.recorded, zone), **one.directive} for one in kept])
+        print_json([told for told, _ in several])
         return
-    for one in kept:
-        said = {key: value for key, value in one.directive.items() if key not in ("kind", "recorded", "recorded_by", "capacity", "withdraw")}
-        what = ("withdraws " if one.directive.get("withdraw") else "") + one.directive["kind"]
-        details = ", ".join(f"{key} {value}" for key, value in said.items())
-        by = f"{one.directive.get('capacity', '?')} {one.directive.get('recorded_by', '?')}"
-        say(f"{one.revision:>4}  {iso(one.recorded, zone)[:19]}  {what:<28} {details}  by {by}")
+    for _, lines in several:
+        say(lines)
+    if not several:
+        say("nothing was ever asked for" if acts else "nothing was ever said in this record")
+
+
+Told = list[tuple[dict[str, Any], str]]
+"""For machines, and for people."""
+
+
+def _said(desk: Desk, patient: str, kind: str | None) -> Told:
+    made: Told = []
+    for one in desk.store.history(patient):
+        directive = one.directive if desk.directory is None else desk.directory.normalise(one.directive)
+        if kind in (None, directive["kind"]):
+            told = {key: value for key, value in directive.items() if key not in ("kind", "recorded", "recorded_by", "capacity", "withdraw")}
+            what = ("withdraws " if directive.get("withdraw") else "") + directive["kind"]
+            details = ", ".join(f"{key} {value}" for key, value in told.items())
+            by = f"{directive.get('capacity', '?')} {directive.get('recorded_by', '?')}"
+            line = f"{one.revision:>4}  {iso(one.recorded, desk.zone)[:19]}  {what:<28} {details}  by {by}".replace("\n", "\\n")
+            made.append(({"revision": one.revision, "recorded": iso(one.recorded, desk.zone), **directive}, line))
+    return made
+
+
+def _acts(desk: Desk, patient: str, kind: str | None, language: str) -> Told:
+    """The acts on a record; of a kind, those that record directives of it."""
+    recording = {name for name, several in desk.pdp.pack.vocabulary.acts.items() if any(one.kind == kind for one in several)}
+    return [(_act_told(one, desk.zone), _act_line(one, desk.zone, language)) for one in desk.store.acts(patient) if kind is None or one.act.action in recording]
+
+
+def _act_told(one: KeptAct, zone: str) -> dict[str, Any]:
+    verdict = {"number": one.number, "id": one.act.id, "recorded": iso(one.recorded, zone), "decision": one.act.decision, "rule": one.act.rule}
+    return {**verdict, **one.act.told, "at": iso(one.act.told["at"], zone), "before": str(one.before), "after": str(one.after)}
+
+
+def _act_line(one: KeptAct, zone: str, language: str) -> str:
+    told = one.act.told
+    subject, resource, target = told["subject"], told["resource"], told["action"]["properties"].get("target")
+    aim = " ".join(str(target[key]) for key in ("type", "id", "from", "until") if key in target) if isinstance(target, dict) else ""
+    about = f"{resource['type']} {resource['id']}" if resource["type"] != "record" else ""
+    verdict = f"{one.act.decision} by {one.act.rule or 'no rule'}" + (", not done" if one.act.decision == "permit" and not told["done"] else "")
+    asked = " ".join(filter(None, (one.act.action, aim, about)))
+    revisions = f"{one.before.revision}" if one.before == one.after else f"{one.before.revision} -> {one.after.revision}"
+    head = f"{one.number:>4}  {iso(one.recorded, zone)[:19]}  {asked}  by {subject['type']} {subject['id']}: {verdict} (revision {revisions})"
+    return head.replace("\n", "\\n") + (f"\n      {told['reason'].get(language, '')} [{told['legal_basis']}]" if told["reason"] else "")
 
 
 @app.command("preview", epilog=_examples("preview 279035121518989 professional:10000023092 documents.json --with subject.profession=G15_60 --act block"))
@@ -270,28 +349,35 @@ def preview_access(
     documents: Annotated[Path, typer.Argument(metavar="FILE|-", help="A JSON list of documents.", show_default=False)],
     given: Given = None,
     doing: Annotated[str | None, typer.Option("--act", metavar="ACTION", help="An act by the patient, aimed at that subject.", show_default=False)] = None,
+    directory: DirectoryFile = None,
     store: StoreUrl = STORE,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
     """What somebody would see of these documents now, and if the patient did something."""
-    pdp = open_pdp(pack)
+    desk = open_desk(store, pack, directory)
+    pdp = desk.pdp
+    check_patient(pdp.pack, patient)
     form, id = _pair(subject, "TYPE:ID")
     parts: dict[str, dict[str, Any]] = {"subject": {}, "action": {}, "context": {"purpose": "care"}}
     for one in given or ():
         _put(parts, one)
-    data = parse_json(read_bytes(documents), str(documents))
-    if not isinstance(data, list) or not all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in data):
+    data = _object(documents)
+    if not isinstance(data, list) or not data:
         raise Misuse(f"`{documents}` is not a list of documents with an `id`")
-    several = [Entity("document", one["id"], {**{k: v for k, v in one.items() if k != "id"}, "patient": patient}) for one in data]
+    shown = [_document(one, patient, f"{documents}[{place}]") for place, one in enumerate(data)]
+    asks = Entity(form, id, parts["subject"])
+    several = [Request(asks, Action("read"), Entity(**one), parts["context"]) for one in shown]
+    several = [settled(pdp, one, desk.directory) for one in several]
     act = None
     if doing:
         choose("action", doing, pdp.pack.vocabulary.actions)
-        act = _request(pdp, doing, patient, subject, None, None, None)
-    opened = ConsentStore(store, pdp.pack.vocabulary)
-    now = opened.read(patient, time.time())[0].at
-    directives = parse_directives([one.directive for one in opened.history(patient)], pdp.pack.vocabulary)
-    seen = preview(pdp, directives, act, Entity(form, id, parts["subject"]), several, parts["context"], now)
+        act = settled(pdp, _request(pdp, doing, patient, subject, None, None, None), desk.directory)
+    now = desk.store.read(patient, time.time())[0].at
+    directives = parse_directives([one.directive for one in desk.store.history(patient)], pdp.pack.vocabulary)
+    if desk.directory is not None:
+        directives = tuple(map(desk.directory.normalise, directives))
+    seen = preview(pdp, directives, act, several[0].subject, [one.resource for one in several], parts["context"], now)
     if json:
         print_json([{"document": one.document.id, "now": one.now.for_reviewer(), "then": one.then.for_reviewer()} for one in seen])
         return

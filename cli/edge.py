@@ -18,7 +18,8 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from engine.errors import HabilisError, PackError, suggest
+from engine.consent.directory import Directory, parse_directory
+from engine.errors import Diagnostic, HabilisError, PackError, suggest
 from engine.pack import Pack, load_pack
 from engine.pdp import Pdp, load_pdp
 from engine.request import MAX_BYTES
@@ -150,6 +151,20 @@ def language_of(pack: Pack, wanted: str | None) -> str:
     if wanted is not None:
         return choose("language", wanted, pack.languages)
     return "en" if "en" in pack.languages else pack.languages[0]
+
+
+# --- people ----------------------------------------------------------------------------------------------------------
+
+
+def open_directory(path: Path | None, pack: Pack) -> Directory | None:
+    """The directory of professionals in a sheet, if one was named. A mistake in it would leave somebody unknown, so it is misuse."""
+    if path is None:
+        return None
+    found: list[Diagnostic] = []
+    directory = parse_directory(str(path), path.read_bytes(), pack, found)
+    if found:
+        raise Misuse("\n".join(one.render() for one in found))
+    return directory
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

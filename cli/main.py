@@ -9,9 +9,24 @@ from typing import Annotated
 
 import typer
 
-from cli import callers, checking, consent, demo, log, requests, serve
+from cli import callers, checking, demo, imports, log, requests, serve
 from cli import vectors as vector_reports
-from cli.edge import PACK, Misuse, choose, command, finding, language_of, need_folder, open_directory, open_pack, open_pdp, print_json, read_bytes, say, split_settings
+from cli.edge import (
+    PACK,
+    Misuse,
+    choose,
+    command,
+    finding,
+    language_of,
+    need_folder,
+    open_directory,
+    open_pack,
+    open_pdp,
+    print_json,
+    read_bytes,
+    say,
+    split_settings,
+)
 from cli.grids import GridView
 from engine.errors import PackError
 from engine.vectors import Packs, VectorError, read_vectors, run
@@ -23,7 +38,7 @@ app = typer.Typer(
 )  # fmt: skip
 vectors = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run test vectors, or start a new one.")
 app.add_typer(vectors, name="vectors")
-app.add_typer(consent.app, name="consent")
+app.add_typer(imports.app, name="consent")  # the commands of cli.consent, and its own beside them
 app.add_typer(log.app, name="log")
 app.add_typer(callers.app, name="caller")
 app.command(epilog="\b\nExamples:\n  habilis serve --open --create --data habilis-data\n  habilis serve --callers callers.toml --workers 2")(serve.serve)
@@ -32,7 +47,7 @@ PackPath = Annotated[Path, typer.Argument(metavar="PACK", help="The folder of a 
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="The folder of a pack, or a compiled pack.")]
 Requests = Annotated[Path, typer.Argument(metavar="FILE|-", help="Requests: a JSON object, a list, JSON lines, or AuthZEN evaluations.", show_default=False)]
 Settings = Annotated[list[str] | None, typer.Option("--settings", metavar="NAME=VALUE", help="A setting of the pack that differs; may be repeated.")]
-DirectoryFile = Annotated[Path | None, typer.Option("--directory", metavar="FILE", help="A directory of professionals (CSV): docs/consent.md.", show_default=False)]
+DirectoryFile = Annotated[Path | None, typer.Option("--directory", metavar="FILE", help="A sheet of professionals: docs/consent.md.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Language = Annotated[str | None, typer.Option("--lang", metavar="fr|en", help="The language of the reasons.", show_default=False)]
 

@@ -1,7 +1,8 @@
 """Requests in a file: one JSON object, a list, JSON lines, or AuthZEN's `evaluations` with defaults. Read, folded and decided; the reply keeps the form.
 
 A request may carry `directives` (the record, oldest first; none: a record never opened), `at` (now, when left out) and `revision` (the record as it was known
-then). A `resource` that is a FHIR DocumentReference is translated. Whoever runs this is a reviewer: nothing is hidden from him.
+then). A `resource` that is a FHIR DocumentReference is translated. Identifiers are settled by the directory, if there is one, and checked: one person under
+two spellings is two people to a block. Whoever runs this is a reviewer: nothing is hidden from him.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 from cli.edge import print_json
 from engine.answer import Answer
 from engine.calendar import iso, parse_instant
-from engine.consent.directives import FOREVER, parse_directives
+from engine.consent.directives import FOREVER, Directive, parse_directive, parse_directives
+from engine.consent.directory import Directory
+from engine.consent.identifiers import check_identifiers
 from engine.errors import RequestError
 from engine.pdp import Pdp
 from engine.request import MAX_BYTES, Request, parse_json, parse_request
@@ -80,27 +83,47 @@ def _evaluations(value: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
         yield "", where, {**defaults, **one}
 
 
-def answers(pdp: Pdp, batch: Batch) -> Iterator[Answer]:
+def answers(pdp: Pdp, batch: Batch, directory: Directory | None = None) -> Iterator[Answer]:
     """Decide each request of a batch."""
     now = time.time()
     for prefix, where, item in batch.items:
         try:
-            answer = decide(pdp, item, where, now)
+            answer = decide(pdp, item, where, now, directory)
         except RequestError as error:
             raise RequestError(prefix + error.where, error.message, error.help) from None
         yield answer
 
 
-def decide(pdp: Pdp, data: Any, where: str, now: float) -> Answer:
+def decide(pdp: Pdp, data: Any, where: str, now: float, directory: Directory | None = None) -> Answer:
     """Decide one request in decoded JSON, with its record. Raises `RequestError` naming the member that cannot be read."""
-    request = _request(pdp, data, where)
+    request = settled(pdp, _request(pdp, data, where), directory, where)
     at = _at(data.get("at"), pdp.pack.vocabulary.time_zone, _path(where, "at"), now)
     revision = data.get("revision")
     if revision is not None and (not isinstance(revision, int) or isinstance(revision, bool) or revision < 0):
         raise RequestError(_path(where, "revision"), "must be a whole number from 0")
-    directives = data.get("directives")
-    known = parse_directives([] if directives is None else directives, pdp.pack.vocabulary, _path(where, "directives"))
+    known = _directives(pdp, data.get("directives"), directory, _path(where, "directives"))
     return pdp.decide(request, pdp.fold(known, at, revision))
+
+
+def settled(pdp: Pdp, request: Request, directory: Directory | None, where: str = "") -> Request:
+    """A request with the identifiers that the directory gives, all of them written as the pack says. Raises `RequestError`."""
+    try:
+        request = request if directory is None else directory.settle(request)
+        check_identifiers(pdp.pack, request)
+    except RequestError as error:
+        raise RequestError(_path(where, error.where), error.message, error.help) from None
+    return request
+
+
+def _directives(pdp: Pdp, data: Any, directory: Directory | None, where: str) -> list[Directive]:
+    """A record's directives, settled and checked as a request is."""
+    parse_directives([] if data is None else data, pdp.pack.vocabulary, where)  # a list, and no revision twice
+    made = []
+    for place, item in enumerate(data or ()):
+        one = parse_directive(item, pdp.pack.vocabulary, place + 1, f"{where}[{place}]")
+        made.append(one if directory is None else directory.normalise(one))
+        check_identifiers(pdp.pack, made[-1], f"{where}[{place}]")
+    return made
 
 
 def _request(pdp: Pdp, data: Any, where: str) -> Request:

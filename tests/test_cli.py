@@ -84,8 +84,8 @@ def test_a_terminal_without_accents_gets_escapes(compiled):
 
 
 def test_an_identifier_cannot_steer_the_terminal(decide):
-    subject = REQUEST["subject"] | {"id": "\x1b[2J\x9b1A\nrefuse"}
-    assert decide(REQUEST | {"subject": subject}).stdout.startswith("refuse by R19: professional \\x1b[2J\\x9b1A\\nrefuse, read")
+    resource = REQUEST["resource"] | {"id": "\x1b[2J\x9b1A\nrefuse"}
+    assert decide(REQUEST | {"resource": resource}).stdout.startswith("permit by R18: professional 10000000017, read, document \\x1b[2J\\x9b1A\\nrefuse\n")
     refused = decide(b'{"\\u001b[2J": 1, "\\u001b[2J": 2}').stderr
     assert refused.endswith("has `\\x1b[2J` twice in one object (keep one: readers disagree on which counts)\n")
 

@@ -23,10 +23,11 @@ from engine.consent.acts import Done, perform_all
 from engine.consent.identifiers import check_identifier
 from engine.consent.imports import DeadLetter, Entry, Imports
 from engine.consent.store import Also, Conflict, ConsentStore
-from engine.errors import RequestError, shown, suggest
+from engine.errors import Diagnostic, RequestError, shown, suggest
 from engine.pack import Pack
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
+from engine.sheets import read_sheet
 from engine.specs import AdmissionSpec
 
 MAX_BYTES = 1_000_000
@@ -93,6 +94,22 @@ def read_message(data: bytes, pack: Pack, structures: Mapping[str, str] | None =
     said = tuple(_said(segments, spec, zone, sent))
     digest = hashlib.sha256("\r".join(line for _, line in lines).encode()).hexdigest()
     return Message(kind, control, application, structure, patient, said, digest)
+
+
+def parse_structures(file: str, data: bytes, pack: Pack, found: list[Diagnostic]) -> dict[str, str]:
+    """Read a sheet of senders: `name`, as their messages have it, and `identifier`, the one that stands for it. Mistakes are appended to `found`."""
+    form = pack.identifiers.formats[_admission(pack).structure.identifier]
+    made: dict[str, str] = {}
+    for row in read_sheet(file, data, ("name", "identifier"), found):
+        name, identifier = row["name"], row["identifier"]
+        if wrong := form.mistake(identifier):
+            found.append(Diagnostic("structure-identifier", f"{shown(identifier)} {wrong}", file, row.line, help=form.about))
+        elif not name or name in made:
+            message = f"{shown(name)} stands twice" if name else "the name is missing"
+            found.append(Diagnostic("structure-name", message, file, row.line, help="a name stands for one structure"))
+        else:
+            made[name] = identifier
+    return made
 
 
 def _admission(pack: Pack) -> AdmissionSpec:

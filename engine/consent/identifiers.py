@@ -148,6 +148,14 @@ def check_identifiers(pack: Pack, one: Request | Directive, where: str = "") -> 
         _check(formats, value, f"{where}.{place}" if where else place)
 
 
+def check_patient(pack: Pack, patient: Any, where: str = "patient") -> str:
+    """The identifier of a patient, as requests have it where the vocabulary looks for whose record it is; the text itself. Raises `RequestError`."""
+    for path, formats in pack.identifiers.paths:
+        if path == pack.vocabulary.patient:
+            _check(formats, patient, where)
+    return str(patient)
+
+
 def check_identifier(pack: Pack, name: str, value: Any, where: str) -> str:
     """One identifier in the format of that name; the text itself. Raises `RequestError`."""
     _check((pack.identifiers.formats[name],), value, where)
