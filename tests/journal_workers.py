@@ -14,8 +14,8 @@ from consent_workers import pdp
 
 from engine.decision_log.entries import ActEntry, DecisionEntry, SearchEntry, entry, new_id, pack_entry
 from engine.decision_log.read import LogReader
+from engine.journal import follower
 from engine.journal.database import Database
-from engine.journal.follower import Follower
 
 PATIENT = "279035121518989"
 PHYSICIAN, NURSE = "10000023084", "10000000017"
@@ -100,16 +100,18 @@ def written(*entries: Mapping[str, Any] | bytes) -> list[bytes]:
 # --- followers in other processes ------------------------------------------------------------------------------------
 
 
-def follow(connection: Connection, log: str, journal: str) -> None:
-    """Follow until killed; say how many entries each pass read, and `waiting` while another has the turn."""
+def follow(connection: Connection, log: str, journal: str, batch: int = follower.BATCH) -> None:
+    """Follow until killed, so many entries at a time; say how many each pass read, and `waiting` while another has the turn."""
+    follower.BATCH = batch
     with LogReader(log, timeout=20) as reader:
-        follower = Follower(reader, Database(journal, timeout=20))
+        one = follower.Follower(reader, Database(journal, timeout=20))
         connection.send("ready")
+        connection.send("at work")
         while True:
-            read = follower.step()
+            read = one.step()
             if read:
                 connection.send(read)
-            elif not follower.leading:
+            elif not one.leading:
                 connection.send("waiting")
                 time.sleep(0.05)
             else:

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -473,6 +473,20 @@ def test_a_journal_made_anew_does_not_send_again(world: World) -> None:
     assert [one.id for one in world.pending(LATER + LEASE)] == [kept.id]
 
 
+def test_nothing_is_sent_before_the_log_was_read_to_its_end(here: World) -> None:
+    here.told(read())
+    with DecisionLog(here.log_url, name="z-last", timeout=20) as log:
+        Outbox(here.database, log.append_now).sent(here.pending()[0].id, LATER)
+    rebuild(here.database)
+    here.follower.step()
+    assert here.pending(LATER + LEASE) == []
+    rebuild(here.database)
+    damage(here, "z-last")
+    with pytest.raises(LogUnavailable):
+        here.follower.step()
+    assert len(here.outbox.waiting()) == 1 and here.pending(LATER + LEASE) == []
+
+
 def test_nothing_is_sent_that_the_log_does_not_know_of(here: World) -> None:
     here.told(read())
     (notice,) = here.pending()
@@ -480,6 +494,14 @@ def test_nothing_is_sent_that_the_log_does_not_know_of(here: World) -> None:
     with pytest.raises(LogUnavailable):
         here.outbox.sent(notice.id, LATER)
     assert len(here.pending(LATER + LEASE)) == 1
+
+
+def damage(world: World, name: str) -> None:
+    """Put nonsense in the place of a segment of the log."""
+    first, *others = sorted(Path(world.database.path).parent.glob(f"log/{name}*"))
+    for one in (first, *others):
+        one.unlink()
+    first.write_bytes(b"nothing that SQLite knows" * 1000)
 
 
 # --- what cannot be understood ---------------------------------------------------------------------------------------
@@ -564,8 +586,7 @@ def test_a_segment_that_cannot_be_read_does_not_stop_the_others(here: World) -> 
     here.told(read())
     with DecisionLog(here.log_url, name="a-first", timeout=20) as log:
         here.write(read("DOC-2", at=1), log=log)
-    damaged = next(Path(here.database.path).parent.glob("log/a-first*.segment"))
-    damaged.write_bytes(b"nothing that SQLite knows" * 1000)
+    damage(here, "a-first")
     here.write(read("DOC-3", at=2))
     with pytest.raises(LogUnavailable, match=r"segment a-first.* is damaged: verify the log"):
         here.follower.step()
@@ -635,7 +656,9 @@ def story(chance: random.Random, length: int) -> list[dict[str, Any]]:
             made.append(grant(chance.randrange(50), **target))
         elif kind == 5:
             id = f"{n:026}"
-            made += [act("block", "A01-block", state, id=id, at=at) for state, at in (("asked", n), (chance.choice(["done", "refused"]), n + 1))]
+            states = (("asked", n), (chance.choice(["done", "refused"]), n + 1))
+            name, rule, on = chance.choice([("block", "A01-block", PATIENT), ("deposit", "W02", document)])
+            made += [act(name, rule, state, on=on, id=id, at=at, context=more["context"]) for state, at in states]
         elif made and (before := chance.choice(made))["kind"] == "decision":
             word = chance.choice(["shown", "not_shown"])
             made += [shown(before, one[0], word) for one in before["items"]]
@@ -672,37 +695,20 @@ def test_a_journal_made_anew_is_the_same(world: World) -> None:
     assert dump(world.database) == before and len(before["deliveries"]) == 3
 
 
-@contextmanager
-def writer(world: World, entries: Sequence[dict[str, Any]]) -> Iterator[threading.Thread]:
-    """Somebody who writes these entries meanwhile, in two segments."""
-
-    def write() -> None:
-        with DecisionLog(world.log_url, name="meanwhile", timeout=20) as second:
-            for n, one in enumerate(entries):
-                world.write(one, log=second if n % 2 else world.log)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    yield thread
-    thread.join()
-
-
-def test_a_follower_that_is_killed_loses_nothing_and_doubles_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_follower_that_is_killed_loses_nothing_and_doubles_nothing(world: World) -> None:
     chance = random.Random(5)
-    entries = story(chance, 400)
-    world.write(pack("authorisation"))
-    killed = 0
-    with writer(world, entries) as thread:
-        while thread.is_alive() or killed < 6:
-            with Worker(follow, world.log_url, world.journal_url) as worker:
-                assert worker.hear() == "ready"
-                for _ in range(chance.randrange(3)):
-                    if thread.is_alive():
-                        worker.hear()
-                time.sleep(chance.random() * 0.02)
-                worker.kill()
-                killed += 1
-    world.follower.step()
+    entries = story(chance, 1000)
+    world.write(pack("authorisation"), *entries)
+    with DecisionLog(world.log_url, name="worker-2", timeout=20) as second:
+        world.write(*(shown(one) for one in entries if one["kind"] == "decision"), log=second)
+    for _ in range(15):
+        with Worker(follow, world.log_url, world.journal_url, 2) as worker:
+            assert [worker.hear(), worker.hear()] == ["ready", "at work"]
+            before = followed(world)
+            wait_until(lambda before=before: followed(world) > before)
+            time.sleep(chance.random() * 0.02)
+            worker.kill()
+    assert world.follower.step() > 0, "they were killed at work"
     found = dump(world.database)
     rebuild(world.database)
     world.follower.step()
@@ -713,9 +719,9 @@ def test_a_follower_that_is_killed_loses_nothing_and_doubles_nothing(world: Worl
 def test_one_follows_and_the_other_takes_over(world: World) -> None:
     world.write(pack(), read())
     with Worker(follow, world.log_url, world.journal_url) as first:
-        assert [first.hear(), first.hear()] == ["ready", 2]
+        assert [first.hear(), first.hear(), first.hear()] == ["ready", "at work", 2]
         with Worker(follow, world.log_url, world.journal_url) as second:
-            assert [second.hear(), second.hear()] == ["ready", "waiting"]
+            assert [second.hear(), second.hear(), second.hear()] == ["ready", "at work", "waiting"]
             assert world.follower.step() == 0 and not world.follower.leading
             world.write(read("DOC-2"))
             assert first.hear() == 1
@@ -761,6 +767,11 @@ def test_a_thread_follows_and_says_what_stops_it(here: World) -> None:
     wait_until(lambda: here.documents() == ["DOC-2", "DOC-1"] and not here.follower.trouble)
     here.follower.stop()
     assert not here.follower.leading
+
+
+def followed(world: World) -> int:
+    with world.database.reading() as connection:
+        return sum(connection.execute(select(t.cursors.c.next)).scalars())
 
 
 def wait_until(claim: Callable[[], bool]) -> None:
