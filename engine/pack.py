@@ -25,7 +25,7 @@ from engine.errors import Diagnostic, PackError, shown, suggest
 from engine.evaluator.check import check_condition, name_problem, parse_checked
 from engine.evaluator.conditions import Condition
 from engine.sheets import Row, Sheet, decode, read_sheet
-from engine.specs import AdmissionSpec, FactSpec, FhirSpec, ObligationSpec, PackSpec, Scalar, Spec, VocabularySpec
+from engine.specs import AdmissionSpec, FactSpec, FhirSpec, ObligationSpec, PackSpec, Scalar, ServiceSpec, Spec, VocabularySpec
 from engine.vocabulary import Vocabulary
 from engine.vocabulary_files import INPUTS, build_vocabulary
 
@@ -135,6 +135,7 @@ class Pack:
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
     directory: str | None = None
+    service: ServiceSpec = field(default_factory=ServiceSpec)
 
     def groups_of(self, action: str) -> frozenset[str]:
         return self.groups.get(action, frozenset())
@@ -182,6 +183,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
         help = suggest(name, spec.identifier) or "declare it under [identifier]"
         found.append(_at_key("pack.toml", files, ("directory", "identifier"), "value-unknown", f"there is no format of identifier `{name}`", help))
     _check_admission(spec, vocabulary, _reporter(files, found))
+    _check_service(spec, vocabulary, _reporter(files, found))
     _check_model(files, found)
     actions = tuple(vocabulary.actions)
     groups, rules, lines = _parse_rules(files, vocabulary, found)
@@ -198,7 +200,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     return Pack(
         spec.pack.name, spec.pack.version, spec.pack.title, tuple(spec.pack.languages), spec.pack.node_budget, values, vocabulary, groups,
         rules, defaults, reasons, obligations, invariants, spec.discreet, spec.fhir, identifiers, spec.admission,
-        _digest(files, settings), dict(files), dict(settings or {}), tuple(found), spec.directory.identifier if spec.directory else None,
+        _digest(files, settings), dict(files), dict(settings or {}), tuple(found), spec.directory.identifier if spec.directory else None, spec.service,
     )  # fmt: skip
 
 
@@ -298,6 +300,22 @@ def _at_key(name: str, files: Mapping[str, bytes], path: tuple[str, ...], code: 
 def _reporter(files: Mapping[str, bytes], found: list[Diagnostic]) -> Report:
     """What the builders of pack.toml's optional tables say their mistakes to."""
     return lambda where, code, message, help: found.append(_at_key("pack.toml", files, where, code, message, help))
+
+
+def _check_service(spec: PackSpec, vocabulary: Vocabulary, report: Report) -> None:
+    """What `[service]` names: actions of the vocabulary, obligations of the pack; a preview is a preview of something."""
+    one = spec.service
+    for key in ("access_list", "traces", "preview", "previewed"):
+        action = getattr(one, key)
+        if action is not None and action not in vocabulary.actions:
+            report(("service", key), "action-unknown", f"unknown action `{action}`", suggest(action, vocabulary.actions))
+    for id in one.known_documents:
+        if id not in spec.obligation:
+            help = suggest(id, spec.obligation) or "declare it in pack.toml"
+            report(("service", "known_documents"), "obligation-unknown", f"unknown obligation `{id}`", help)
+    if (one.preview is None) != (one.previewed is None):
+        key, other = ("preview", "previewed") if one.previewed is None else ("previewed", "preview")
+        report(("service", key), "key-missing", f"the key `{other}` is missing", f"`{key}` says nothing without it: add it to `service`")
 
 
 _SEGMENT = re.compile(r"[A-Z][A-Z0-9]{2}")

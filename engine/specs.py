@@ -102,6 +102,20 @@ class AdmissionSpec(Spec):
     places: dict[str, AdmissionFieldSpec] = Field(alias="field", min_length=1)
 
 
+class ServiceSpec(Spec):
+    """What the service asks the policy before it shows something of a record: an action for each, and what is left out is not offered.
+
+    `previewed`: the action of which a preview says how it would be decided. `known_documents`: obligations that are met, among traces, by leaving out those of
+    documents.
+    """
+
+    access_list: str | None = None
+    traces: str | None = None
+    preview: str | None = None
+    previewed: str | None = None
+    known_documents: list[str] = []
+
+
 class PackSpec(Spec):
     pack: PackHead
     default: dict[str, str] = {}
@@ -112,6 +126,7 @@ class PackSpec(Spec):
     identifier: dict[str, IdentifierSpec] = {}
     directory: DirectorySpec | None = None
     admission: AdmissionSpec | None = None
+    service: ServiceSpec = ServiceSpec()
 
 
 class SettingTest(Spec):
