@@ -170,7 +170,7 @@ class Act:
 
     `target` is a path to an object `{type, id}` (or `{type, from, until}`) or a form and the path to its value; nothing: everybody. `until` is a path;
     without one there, `days` after the
-    act, 0 being no end. `properties` are words or paths; one whose input is missing is left out.
+    act, 0 being no end. `properties` are words or paths; one whose input is missing is left out. `text` is `when` as it is written.
     """
 
     kind: str
@@ -181,6 +181,16 @@ class Act:
     until: Path | None = None
     days: int = 0
     properties: tuple[tuple[str, str | Path], ...] = ()
+    text: str = ""
+
+    def __str__(self) -> str:
+        target = self.target[1] if isinstance(self.target, tuple) else self.target
+        said = [f"{'withdraws' if self.withdraw else 'records'} {self.kind}" + (f" of {target}" if target else "")]
+        said += [f"when {self.text}"] if self.text else []
+        said += ["from now"] if self.from_now else []
+        said += [f"until {self.until}"] if self.until else []
+        said += [f"for {self.days} days"] if self.days else []
+        return ", ".join([*said, *(f"{key} {word}" for key, word in self.properties)])
 
 
 @dataclass(frozen=True, slots=True)

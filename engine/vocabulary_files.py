@@ -117,7 +117,7 @@ class _Builder:
                 words.append((key, read))
         when = self.condition(spec.when, draft, where) if spec.when else None
         until = self.path(spec.until, where) if spec.until else None
-        return Act(spec.kind, when, spec.withdraw, target, spec.from_ == "now", until, days if isinstance(days, int) else 0, tuple(words))
+        return Act(spec.kind, when, spec.withdraw, target, spec.from_ == "now", until, days if isinstance(days, int) else 0, tuple(words), spec.when)
 
     def check_names(self) -> None:
         for what, words in (("subjects", self.spec.subjects), *(("actions." + about, actions) for about, actions in self.spec.actions.items())):

@@ -393,6 +393,57 @@ def test_obligations_are_compared_action_by_action() -> None:
     assert {(one.kind, one.before, one.slices) for one in found.changes} == {(ANOTHER, "shelf", ("reader read",)), (ANOTHER, "night", ("reader read",))}
 
 
+# --- what acts record ------------------------------------------------------------------------------------------------
+
+
+def acting(*acts: str, files: Mapping[str, bytes] = LIBRARY) -> dict[str, bytes]:
+    """The library with directives that lending a book records."""
+    blocks = "".join(f"[[act.lend]]\n{act}\n" for act in acts)
+    return edited("vocabulary.toml", ("[impossible]\n", f"{blocks}[impossible]\n"), files=files)
+
+
+BAN = 'kind = "ban"\ntarget = { reader = "subject.id" }\nwhen = "r.context.card && r.context.hour == \'night\'"'
+TOLD = "records ban of subject.id, when r.context.card && r.context.hour == 'night'"
+RECORDED = {
+    "nothing any more": ((), "nothing"),
+    "another kind": ((BAN.replace('"ban"', '"pardon"'),), TOLD.replace("ban", "pardon")),
+    "a withdrawal": ((BAN + "\nwithdraw = true",), TOLD.replace("records", "withdraws")),
+    "of somebody else": ((BAN.replace("subject.id", "resource.id"),), TOLD.replace("subject.id", "resource.id")),
+    "in other cases": ((BAN.replace("r.context.card &&", "!r.context.card &&"),), TOLD.replace("r.context.card &&", "!r.context.card &&")),
+    "always": ((BAN.split("when")[0],), "records ban of subject.id"),
+    "from the instant of the act": ((BAN + '\nfrom = "now"',), TOLD + ", from now"),
+    "with an end": ((BAN + '\nuntil = "action.until"',), TOLD + ", until action.until"),
+    "for some days": ((BAN + '\ndays = "quiet_days"',), TOLD + ", for 7 days"),
+    "something more": ((BAN, 'kind = "pardon"\ntarget = "action.target"'), TOLD + "; records pardon of action.target"),
+}
+
+
+@pytest.mark.parametrize("what", RECORDED)
+def test_an_act_that_records_something_else_is_told_and_may_open_anything(what: str) -> None:
+    acts, told = RECORDED[what]
+    before, after = compiled(acting(BAN)), compiled(acting(*acts))
+    found = diff(before, after)
+    assert found.acts == {"lend": f"{TOLD} -> {told}"} and found.opens and not found.is_empty
+    assert not found.changes and not found.inputs and not found.rules and not found.facts
+    assert diff(after, before).acts == {"lend": f"{told} -> {TOLD}"}
+    assert before.meaning != after.meaning and before.pack.digest != after.pack.digest
+
+
+@pytest.mark.parametrize(
+    "when", ["r.context.hour == 'night'  &&  r.context.card", "!(r.context.hour != 'night' || !r.context.card)", "r.context.card && r.context.hour == 'night'"]
+)
+def test_an_act_that_records_the_same_in_other_words_is_no_change(when: str) -> None:
+    before, after = compiled(acting(BAN)), compiled(acting(BAN.split("when")[0] + f'when = "{when}"'))
+    assert diff(before, after).is_empty and before.meaning == after.meaning
+
+
+def test_what_an_act_asks_is_part_of_the_meaning() -> None:
+    fact = '[fact.context.new]\nabout = "New."\nform = "given"\nof = "context.new"\nabsent = false\n[impossible]'
+    asks = edited("vocabulary.toml", ("[impossible]", fact), files=acting(BAN.split("when")[0] + 'when = "r.context.new"'))
+    other = edited("vocabulary.toml", ('of = "context.new"', 'of = "context.newer"'), files=asks)
+    assert compiled(asks).meaning != compiled(other).meaning
+
+
 # --- as text and as data ---------------------------------------------------------------------------------------------
 
 
@@ -404,7 +455,7 @@ def everything() -> Diff:
     files = edited("pack.toml", ("value = 7", "value = 8"), files=files)
     files = edited("vocabulary.toml", ('ends = ["ban"]\n', ""), files=files)
     files = edited("matrix/shelves.csv", ("A,Atlases,Y,Y,N", "A,Atlases,N,Y,N"), files=files)
-    return diff(compiled(LIBRARY), compiled(files))
+    return diff(compiled(LIBRARY), compiled(acting('kind = "ban"\ntarget = { reader = "subject.id" }', files=files)))
 
 
 def test_a_diff_as_text() -> None:
@@ -430,14 +481,16 @@ Rules:
 Reasons changed:
   night
 Facts:
-  consent.banned: ended by other kinds of directives"""
+  consent.banned: ended by other kinds of directives
+What acts record:
+  lend: nothing -> records ban of subject.id"""
 
 
 def test_a_diff_as_data_is_json_that_says_the_same() -> None:
     found = everything()
     data = json.loads(json.dumps(found.as_dict()))
     assert data == found.as_dict() | {"settings": {"quiet_days": {"before": 7, "after": 8}}}
-    assert list(data) == ["opens", "changes", "inputs", "settings", "rules", "reasons", "facts"]
+    assert list(data) == ["opens", "changes", "inputs", "settings", "rules", "reasons", "facts", "acts"]
     assert data["opens"] is True
 
 

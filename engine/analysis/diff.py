@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from engine.analysis.dead import Excluded, excluded_from, possible
-from engine.analysis.meaning import ended_by
+from engine.analysis.meaning import acts_of, ended_by
 from engine.evaluator.diagram import Store
 from engine.evaluator.slices import FIRST_OUTCOME, Slice, case
 from engine.pack import Pack, Rule
@@ -66,15 +66,18 @@ class Diff:
     changes: tuple[Change, ...]
     reasons: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    acts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.settings or self.rules or self.inputs or self.changes or self.reasons or self.facts)
+        return not (self.settings or self.rules or self.inputs or self.changes or self.reasons or self.facts or self.acts)
 
     @property
     def opens(self) -> bool:
-        """Whether anything refused before may be permitted after. Who defines a fact otherwise may open anything that asks it."""
-        redefined = any(what not in (ADDED, REMOVED) for what in self.facts.values())
+        """Whether anything refused before may be permitted after. Who defines a fact otherwise may open anything that asks it, and so may an act that
+        records something else.
+        """
+        redefined = any(what not in (ADDED, REMOVED) for what in self.facts.values()) or bool(self.acts)
         return redefined or any(change.kind == OPENS for change in self.changes) or any(change.opens for change in self.inputs)
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class Diff:
             "rules": dict(self.rules),
             "reasons": list(self.reasons),
             "facts": dict(self.facts),
+            "acts": dict(self.acts),
         }
 
     def text(self) -> str:
@@ -126,6 +130,7 @@ class Diff:
             ("Rules:", [f"{rule}: {what}" for rule, what in self.rules.items()]),
             ("Reasons changed:", list(self.reasons)),
             ("Facts:", [f"{name}: {what}" for name, what in self.facts.items()]),
+            ("What acts record:", [f"{action}: {what}" for action, what in self.acts.items()]),
         ):
             if lines:
                 yield title
@@ -151,7 +156,8 @@ def diff(before: Pdp, after: Pdp) -> Diff:
     changes = sorted(_changes(before, after), key=lambda c: ([OPENS, CLOSES, OTHER].index(c.kind), -c.situations))
     reasons = before.pack.reasons, after.pack.reasons
     reworded = tuple(rule for rule in sorted(reasons[0].keys() & reasons[1].keys()) if reasons[0][rule] != reasons[1][rule])
-    return Diff(settings, _rule_changes(before, after), tuple(sorted(inputs, key=lambda c: (-c.opens, -c.closes))), tuple(changes), reworded, facts)
+    acts = _act_changes(before.pack, after.pack)
+    return Diff(settings, _rule_changes(before, after), tuple(sorted(inputs, key=lambda c: (-c.opens, -c.closes))), tuple(changes), reworded, facts, acts)
 
 
 def _settings(pack: Pack) -> dict[str, Any]:
@@ -206,6 +212,15 @@ def _longest_rise(numbers: Sequence[int]) -> set[int]:
         made.add(last)
         last = under[last]
     return made
+
+
+def _act_changes(before: Pack, after: Pack) -> dict[str, str]:
+    """What each action that records something else recorded, and records."""
+    old, new = before.vocabulary.acts, after.vocabulary.acts
+    return {
+        action: " -> ".join("; ".join(map(str, acts.get(action, ()))) or "nothing" for acts in (old, new))
+        for action in [*old, *(action for action in new if action not in old)] if acts_of(before, action) != acts_of(after, action)
+    }  # fmt: skip
 
 
 def _fact_change(name: str, before: Vocabulary, after: Vocabulary) -> str:

@@ -2,7 +2,7 @@
 
 Each slice is written down as its reduced diagram over facts in the order of `Slice.facts`, which is unique; leaves are (decision, obligations, discreet,
 reason). What the facts themselves compute (codes, cells, settings in force, what ends a directive) is part of it: a cell that turns changes what the pack
-decides.
+decides. So is what a permitted act records: it changes the next decision.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.evaluator.diagram import Store
-from engine.evaluator.slices import FIRST_OUTCOME, Slice, copy_into
+from engine.evaluator.conditions import Condition, names
+from engine.evaluator.diagram import HOLDS, NONE, Store
+from engine.evaluator.slices import FIRST_OUTCOME, Builder, Slice, copy_into, facts_of, fold_constants
+from engine.pack import Pack
 from engine.vocabulary import Cell, Coded, Elapsed, Fact, Held, Member, Path, Vocabulary
 
 if TYPE_CHECKING:
     from engine.pdp import Pdp, Runner
+
+UNLIMITED = 1_000_000_000
+"""Nodes: what compiled within its budget may be written down in an order that takes more."""
 
 
 def meaning(pdp: Pdp) -> str:
@@ -31,8 +36,31 @@ def meaning(pdp: Pdp) -> str:
         used |= {fact.name for fact in slice.order}
         slices[f"{subject} {action}"] = _diagram(slice, {leaf: _leaf(runner, FIRST_OUTCOME - leaf) for leaf in slice.store.leaves(slice.root)})
     vocabulary = pdp.pack.vocabulary
+    used |= {name.fact for acts in vocabulary.acts.values() for act in acts if act.when for name in names(act.when)} & vocabulary.facts.keys()
     facts = {name: _fact(vocabulary.facts[name], vocabulary) for name in sorted(used)}
-    return _hash([slices, facts, vocabulary.time_zone, dict(pdp.pack.discreet)])
+    acts = {action: acts_of(pdp.pack, action) for action in vocabulary.acts}
+    return _hash([slices, facts, vocabulary.time_zone, dict(pdp.pack.discreet), acts])
+
+
+def acts_of(pack: Pack, action: str) -> list[Any]:
+    """What an action records, for whom and when, in order and without how it is written."""
+    return [
+        [
+            act.kind, act.withdraw, _plain(act.target), act.from_now, _plain(act.until), act.days, sorted(_plain(act.properties), key=str),
+            {subject: _where(pack, act.when, subject, action) for subject in pack.vocabulary.subjects},
+        ]
+        for act in pack.vocabulary.acts.get(action, ())
+    ]  # fmt: skip
+
+
+def _where(pack: Pack, condition: Condition | None, subject: str, action: str) -> bool | str:
+    """When a condition holds, for one subject type and action: the hash of its diagram."""
+    folded = True if condition is None else fold_constants(condition, pack, subject, action)
+    if isinstance(folded, bool):
+        return folded
+    facts = facts_of(pack, [folded])
+    store = Store([len(fact.values) for fact in facts], UNLIMITED)
+    return _diagram(Slice(facts, store, Builder(store, facts).build(folded), ()), {HOLDS: True, NONE: False})
 
 
 def _leaf(runner: Runner, number: int) -> Any:
@@ -46,7 +74,7 @@ def _diagram(slice: Slice, leaves: Mapping[int, Any]) -> str:
     """The hash of a slice's function: its diagram rebuilt in the order of its facts, children named by value, equal leaves merged."""
     names = {leaf: _hash(what) for leaf, what in leaves.items()}
     numbers = {name: -3 - place for place, name in enumerate(sorted(set(names.values())))}
-    store = Store(slice.store.sizes, 1_000_000_000)
+    store = Store(slice.store.sizes, UNLIMITED)
     (copied,) = copy_into(store, slice.store, {v: v for v in range(len(slice.facts))}, [slice.root])
     root = store.map_leaves(copied, lambda leaf: numbers[names[leaf]])
     made = {number: name for name, number in numbers.items()}
