@@ -695,13 +695,14 @@ def test_a_journal_made_anew_is_the_same(world: World) -> None:
     assert dump(world.database) == before and len(before["deliveries"]) == 3
 
 
-def test_a_follower_that_is_killed_loses_nothing_and_doubles_nothing(world: World) -> None:
-    chance = random.Random(5)
-    entries = story(chance, 1000)
+def kill_followers(world: World, times: int) -> None:
+    """Let a follower work, two entries at a time, and kill it at any moment, again and again; then compare with a journal made without a break."""
+    chance = random.Random(times)
+    entries = story(chance, 60 * times)
     world.write(pack("authorisation"), *entries)
     with DecisionLog(world.log_url, name="worker-2", timeout=20) as second:
         world.write(*(shown(one) for one in entries if one["kind"] == "decision"), log=second)
-    for _ in range(15):
+    for _ in range(times):
         with Worker(follow, world.log_url, world.journal_url, 2) as worker:
             assert [worker.hear(), worker.hear()] == ["ready", "at work"]
             before = followed(world)
@@ -714,6 +715,15 @@ def test_a_follower_that_is_killed_loses_nothing_and_doubles_nothing(world: Worl
     world.follower.step()
     assert dump(world.database) == found
     assert sum(row[-1] for row in found["counts"]) == sum(len(one["items"]) for one in entries if one.get("state") != "asked" and "items" in one)
+
+
+def test_a_follower_that_is_killed_loses_nothing_and_doubles_nothing(world: World) -> None:
+    kill_followers(world, 6)
+
+
+@pytest.mark.long
+def test_followers_that_are_killed_a_hundred_times_lose_nothing(world: World) -> None:
+    kill_followers(world, 100)
 
 
 def test_one_follows_and_the_other_takes_over(world: World) -> None:
