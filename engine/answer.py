@@ -79,20 +79,20 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
         """One value for each fact that the slice depends on."""
         return self.runner.tables.unpack(self.code)
 
-    def words(self, language: str = "en") -> str:
+    def words(self, language: str = "") -> str:
         """What the requester reads. A discreet refusal always has the pack's one text."""
-        return self.runner.words(self.outcome, language)
+        return self.runner.words(self.outcome, language or self.runner.pack.language)
 
-    def for_requester(self, languages: tuple[str, ...] = ("fr", "en")) -> dict[str, Any]:
-        """What a reply may carry. INVARIANT: for a discreet refusal, nothing here depends on why it was refused."""
-        words = {language: self.words(language) for language in languages}
+    def for_requester(self, languages: Sequence[str] = ()) -> dict[str, Any]:
+        """What a reply may carry, by default in every language of the pack. INVARIANT: for a discreet refusal, nothing here depends on why it was refused."""
+        words = {language: self.words(language) for language in languages or self.runner.pack.languages}
         if self.discreet:
             return {"decision": self.permitted, "reason": words, "obligations": []}
         told = [{"id": one["id"], "properties": one["properties"]} for one in self.obligations if one["to"] == "requester"]
         return {"decision": self.permitted, "reason": words, "obligations": told, "rule": self.rule, "legal_basis": self.legal_basis}
 
-    def for_reviewer(self, languages: tuple[str, ...] = ("fr", "en")) -> Mapping[str, Any]:
-        """Everything."""
+    def for_reviewer(self, languages: Sequence[str] = ()) -> Mapping[str, Any]:
+        """Everything, by default in every language of the pack."""
         reason = self.outcome.reason
         return {
             "decision": self.decision,
@@ -101,7 +101,7 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
             "discreet": self.discreet,
             "inferred": self.inferred,
             "obligations": self.obligations,
-            "reason": {one: reason.words.get(one, "") for one in languages} if reason else {},
+            "reason": {one: reason.words.get(one, "") for one in languages or self.runner.pack.languages} if reason else {},
         }
 
 

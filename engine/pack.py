@@ -145,6 +145,11 @@ class Pack:
         return next((rule for name, rule in self.defaults if name in self.groups_of(action)), None)
 
     @property
+    def language(self) -> str:
+        """The language of Habilis' own messages, where the pack speaks it; otherwise its first."""
+        return "en" if "en" in self.languages else self.languages[0]
+
+    @property
     def by_id(self) -> Mapping[str, Rule]:
         return {rule.id: rule for rule in self.rules}
 

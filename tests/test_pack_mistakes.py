@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from engine.errors import PackError
 from engine.pack import Pack, load_pack, parse_pack
 from engine.pdp import Pdp, compile_pack
+from engine.request import Action, Entity, Request
 
 PACK = {
     "pack.toml": """\
@@ -1772,6 +1773,10 @@ def test_words_are_in_the_languages_of_the_pack_whatever_they_are():
     assert pack.languages == ("de", "pt-BR")
     assert pack.obligations["tell"].words == {"de": "Es dem Patienten sagen.", "pt-BR": "Avisar."}
     assert pack.reasons["own"].words == {"de": "Yours.", "pt-BR": "Sim"}
+    pdp = Pdp(pack)
+    answer = pdp.decide(Request(Entity("patient", "1"), Action("read"), Entity("thing", "2", {"patient": "1"})), pdp.fold([], 0.0))
+    assert (answer.rule, answer.words(), answer.for_requester()["reason"]) == ("own", "Yours.", {"de": "Yours.", "pt-BR": "Sim"})
+    assert answer.for_reviewer()["reason"] == {"de": "Yours.", "pt-BR": "Sim"}
 
 
 def test_a_pack_that_names_no_language_speaks_english():
