@@ -1,15 +1,21 @@
 """`habilis demo`: an afternoon in two shared records, decided before your eyes.
 
-The scenario is a file of vectors (examples/demo.yaml), so the demonstration also checks itself: an answer that is not the expected one ends it with 1.
+The scenario is a file of vectors (examples/demo.yaml), so the demonstration also checks itself: an answer that is not the expected one ends it with 1. Then
+the same record lives in a consent store for a minute, in a temporary file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from engine.calendar import iso
+from engine.consent.acts import perform
+from engine.consent.store import Conflict, ConsentStore
 from engine.explain import explain
 from engine.pdp import Pdp, load_pdp
+from engine.request import Action, Entity, Request
 from engine.vectors import Packs, Result, read_vectors, run_case
 from engine.vocabulary import Cell
 
@@ -30,8 +36,11 @@ def lines(language: str = "en") -> tuple[list[str], bool]:
     explained = next(result for result in results if result.case.id == EXPLAINED)
     if explained.answer is not None:
         shown += [f"Why number {results.index(explained) + 1} was answered so, for a reviewer:", "", explain(explained.answer).text(language), ""]
+    asked = next(result.answer.request for result in results if result.case.id == EXPLAINED and result.answer)
+    kept, as_expected = _in_a_store(pdp, asked, results[0].case.at, language)
+    shown += kept
     shown += _settings(pdp, packs(str(ROOT / "policies"), {"inferred_cells": "follow"}))
-    return shown, all(result.status == "passed" for result in results)
+    return shown, as_expected and all(result.status == "passed" for result in results)
 
 
 def _step(number: int, result: Result, language: str) -> list[str]:
@@ -49,6 +58,41 @@ def _step(number: int, result: Result, language: str) -> list[str]:
     shown += ["    leans on an inferred cell of the matrix"] if answer.inferred else []
     shown += [f"    UNEXPECTED: {difference}" for difference in result.differences]
     return [*shown, ""]
+
+
+def _in_a_store(pdp: Pdp, reading: Request, at: float, language: str) -> tuple[list[str], bool]:
+    """The record in a consent store: every change is an act that the policy decides, and the very next decision honours it. Whether all went as expected."""
+    patient, nurse = str(reading.resource.properties["patient"]), reading.subject
+    holder, physician = Entity("patient", patient), {"type": "professional", "id": "10000023084", "profession": "G15_10"}
+
+    def does(action: str, **properties: object) -> Request:
+        return Request(holder, Action(action, properties), Entity("record", patient), {"purpose": "care"})
+
+    him = {"type": nurse.type, "id": nurse.id}
+    asked = [
+        ("The holder opens her record", does("open", birth_date="1979-03-28"), "A10"),
+        ("She lets the nurse consult it", does("grant_access", target=him, until="2026-12-31"), "A01-someone"),
+        ("The nurse reads laboratory results", reading, "R18"),
+        ("She blocks him", does("block", target=him), "A01-block"),
+        ("The very next decision", reading, "R05"),
+        ("She declares her treating physician", does("declare_treating_physician", target=physician), "A12-declare"),
+        ("She wants to block that physician", does("block", target=physician), "A02-block"),
+    ]
+    shown, rules = ["The same record in a consent store (SQLite, a temporary file):", ""], []
+    with TemporaryDirectory(prefix="habilis-") as folder, ConsentStore(f"sqlite:///{folder}/consent.db", pdp.pack.vocabulary, create=True) as store:
+        for minute, (title, request, _) in enumerate(asked):
+            now = at + 60 * minute
+            answer = pdp.decide(request, store.read(patient, now)[0]) if request is reading else perform(pdp, store, request, now, Conflict).answer
+            rules.append(answer.rule)
+            shown.append(f"  {title + ':':<38}{answer.decision.upper()} by {answer.rule}: {answer.words(language)}")
+        shown += ["", "  What was asked for, as the store keeps it:", *_acts(store, patient, pdp.pack.vocabulary.time_zone), ""]
+    return shown, rules == [expected for _, _, expected in asked]
+
+
+def _acts(store: ConsentStore, patient: str, zone: str) -> Iterator[str]:
+    for one in store.acts(patient):
+        revisions = f"revision {one.before.revision} -> {one.after.revision}" if one.before != one.after else f"revision {one.before.revision} stays"
+        yield f"    {iso(one.recorded, zone)[:16].replace('T', ' ')}  {one.act.action:<28}{one.act.decision} by {one.act.rule}, {revisions}"
 
 
 def _settings(refuse: Pdp, follow: Pdp) -> list[str]:

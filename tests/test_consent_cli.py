@@ -461,3 +461,10 @@ def test_without_a_store_nothing_is_taken_and_nothing_is_made(place: Path, file:
     for command in (("import", file("a.er7", message())), ("dead-letters",), ("history", PATIENT, "--acts")):
         assert "there is no consent store at" in misused(habilis("consent", *command, "--store", f"sqlite:///{place}/none.db"))
     assert not (place / "none.db").exists()
+
+
+def test_the_demonstration_has_a_record_in_a_store_and_every_answer_is_the_expected_one():
+    result = habilis("demo")
+    assert (result.exit_code, result.stderr) == (0, "")
+    _, _, kept = result.stdout.partition("The same record in a consent store")
+    assert "  The very next decision:               REFUSE by R05: " in kept and "refuse by A02-block, revision 5 stays" in kept
