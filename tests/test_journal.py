@@ -125,8 +125,8 @@ def dump(database: Database) -> dict[str, list[Any]]:
     with database.reading() as connection:
         for table in t.metadata.sorted_tables:
             columns = [one for one in table.columns if one.name not in ("attempts", "not_before", "trouble", "complete", "origin")]
-            if table.name not in apart:
-                dumped[table.name] = sorted(tuple(row) for row in connection.execute(select(*columns)))
+            if (name := table.name.removeprefix("journal_")) not in apart:
+                dumped[name] = sorted(tuple(row) for row in connection.execute(select(*columns)))
         dumped["entries"] = sorted(tuple(row) for row in connection.execute(select(t.entries.c.id, t.entries.c.kind, t.entries.c.at, t.entries.c.patient)))
         dumped["problems"] = sorted(connection.execute(select(t.problems.c.why)).scalars())
     return dumped
@@ -278,7 +278,7 @@ def pages(journal: Journal, view: View, hidden: Sequence[str], limit: int) -> li
             return made
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([PHYSICIAN, NURSE]), st.booleans(), st.integers(0, 3)), max_size=14), st.integers(1, 4))
 def test_what_is_hidden_leaves_no_mark(place: Path, several: list[tuple[int, str, bool, int]], limit: int) -> None:
     """The pages of a reader are those of a journal in which what he may not see never happened: traces, marks, sizes, positions."""
@@ -629,7 +629,7 @@ def test_an_address_that_leads_nowhere_is_refused(address: str, message: str) ->
 def test_a_database_that_is_gone_is_said_without_a_patient(here: World) -> None:
     here.told(read())
     with sqlite3.connect(here.database.path) as connection:
-        connection.execute("DROP TABLE accesses")
+        connection.execute("DROP TABLE journal_accesses")
     with pytest.raises(JournalUnavailable) as error:
         here.documents()
     assert str(error.value).startswith("the journal cannot be reached (OperationalError") and PATIENT not in str(error.value)
@@ -806,6 +806,20 @@ def test_decisions_are_counted_by_caller_and_rule(world: World) -> None:
         ("store-3", "", "", "refused", 1),
     ]
     assert ("store-1", "read", "R18", "permit", 2) in world.journal.counts()
+
+
+def test_what_was_shown_without_a_permit_is_found(world: World) -> None:
+    decision, listed, refused = read(), asked("list", "R18", ["DOC-2"], at=1), read("DOC-3", rule="R09", at=2)
+    world.told(decision, listed, refused, shown(decision), shown(decision, "DOC-9"), shown(decision, caller="store-2"), shown(listed), shown(refused))
+    world.told(other("outcome", decision="f" * 26, document="DOC-5", outcome="shown", caller="store-1"), act("block", "A01-block", "refused"))
+    found = {(one.decision, one.document, one.caller, one.at, one.patient) for one in world.journal.shown_without_permit()}
+    assert found == {
+        (decision["id"], "DOC-9", "store-1", NOON, PATIENT),
+        (decision["id"], "DOC-1", "store-2", NOON, PATIENT),
+        (listed["id"], "DOC-2", "store-1", NOON + 1, PATIENT),
+        (refused["id"], "DOC-3", "store-1", NOON + 2, PATIENT),
+        ("f" * 26, "DOC-5", "store-1", None, None),
+    }
 
 
 def test_permits_that_nobody_confirmed(world: World) -> None:

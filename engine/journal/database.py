@@ -104,7 +104,7 @@ class Database:
         with self.writing() as connection:
             if not self.embedded:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            if not inspect(connection).has_table("journal"):
+            if not inspect(connection).has_table(journal.name):
                 if not create:
                     raise self._absent()
                 metadata.create_all(connection)
@@ -217,7 +217,7 @@ class Turn:
         except psycopg.Error as error:
             raise _unavailable(error) from None
         try:
-            found = connection.execute("SELECT pg_try_advisory_lock((%s::bigint << 32) | 'journal'::regclass::oid::bigint)", [_LOCK]).fetchone()
+            found = connection.execute("SELECT pg_try_advisory_lock((%s::bigint << 32) | 'journal_self'::regclass::oid::bigint)", [_LOCK]).fetchone()
             if found and found[0]:
                 return connection
         except psycopg.Error as error:

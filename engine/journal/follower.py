@@ -267,10 +267,10 @@ def _is_about_data(error: Exception) -> bool:
 def keep(connection: Connection, rows: Rows) -> None:
     """Write rows so that it does not matter which came first, nor how often, then settle the notices that they touch."""
     for table in (t.entries, t.packs, t.owed, t.grants, t.verdicts, t.outcomes, t.problems):
-        if several := getattr(rows, table.name):
+        if several := getattr(rows, _name(table)):
             connection.execute(insert(connection, table).on_conflict_do_nothing(), several)
     for table in (t.decisions, t.accesses):
-        _keep_highest(connection, table, getattr(rows, table.name))
+        _keep_highest(connection, table, getattr(rows, _name(table)))
     if rows.deliveries:
         _keep_deliveries(connection, rows.deliveries)
     if rows.counts:
@@ -278,6 +278,10 @@ def keep(connection: Connection, rows: Rows) -> None:
     notices.settle(connection, rows)
     for segment, start, stop in rows.expunged:
         _forget(connection, segment, start, stop)
+
+
+def _name(table: Any) -> str:
+    return table.name.removeprefix("journal_")
 
 
 def _keep_highest(connection: Connection, table: Any, several: Sequence[Row]) -> None:

@@ -136,6 +136,17 @@ class Unconfirmed:
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShownWithoutPermit:
+    """A document that `caller` says it showed by a decision that did not permit that; `at` and `patient` are of the decision, if there is one."""
+
+    decision: str
+    document: str
+    caller: str
+    at: float | None
+    patient: str | None
+
+
 class Journal:
     """A journal, open for reading. Safe to use from many threads. Every method raises `JournalUnavailable`."""
 
@@ -253,6 +264,16 @@ class Journal:
             found = found.where(tuple_(*order) < _parse(before))
         with self.database.reading() as connection:
             return [Unconfirmed(*one) for one in connection.execute(found.order_by(*(one.desc() for one in order)).limit(limit))]
+
+    def shown_without_permit(self, limit: int = 100) -> list[ShownWithoutPermit]:
+        """What a store says that it showed and nobody permitted it to: another document than it asked about, on a mere list, or by another's decision."""
+        same = (getattr(t.accesses.c, name) == getattr(t.outcomes.c, name) for name in ("decision", "document", "caller"))
+        decided = t.entries.c.id == t.outcomes.c.decision
+        found = select(t.outcomes.c.decision, t.outcomes.c.document, t.outcomes.c.caller, func.max(t.entries.c.at), func.max(t.entries.c.patient))
+        found = found.select_from(t.outcomes.outerjoin(t.accesses, and_(*same)).outerjoin(t.entries, decided))
+        found = found.where(t.outcomes.c.shown == true(), t.accesses.c.decision.is_(None)).group_by(*found.selected_columns[:3])
+        with self.database.reading() as connection:
+            return [ShownWithoutPermit(*one) for one in connection.execute(found.order_by(*found.selected_columns[:3]).limit(limit))]
 
     def counts(self, since: str = "", until: str = "") -> list[tuple[str, str, str, str, int]]:
         """How many decisions each caller had by each rule: caller, action, rule, decision, number. From day to day, both included, as `2026-11-21`."""

@@ -15,7 +15,12 @@ metadata = MetaData()
 
 
 def _table(name: str, *columns: Column[Any] | Index) -> Table:
-    return Table(name, metadata, *columns)
+    """Under a name that no other table has, should the journal share a database."""
+    return Table(f"journal_{name}", metadata, *columns)
+
+
+def _index(name: str, *columns: str) -> Index:
+    return Index(f"journal_{name}", *columns)
 
 
 def _key(name: str, type: Any = Text) -> Column[Any]:
@@ -34,14 +39,14 @@ def _number(name: str, type: Any = Integer) -> Column[Any]:
     return Column(name, type, nullable=False)
 
 
-journal = _table("journal", _key("one", Integer), _number("version"), _flag("complete"), _word("origin"))
+journal = _table("self", _key("one", Integer), _number("version"), _flag("complete"), _word("origin"))
 """`origin`: the log that it is derived from. `complete`: whether it was once read to its end; before, what was sent may look as if it was not."""
 cursors = _table("cursors", _key("segment"), _number("next", BigInteger))
 packs = _table("packs", _key("digest"), _word("body"))
-problems = _table("problems", _key("segment"), _key("number", BigInteger), _word("why"), _word("pack"), Index("problems_pack", "pack"))
+problems = _table("problems", _key("segment"), _key("number", BigInteger), _word("why"), _word("pack"), _index("problems_pack", "pack"))
 """Entries that were not understood, and why; `pack`: that of an entry which came before the meaning of its codes."""
 entries = _table(
-    "entries", _key("segment"), _key("number", BigInteger), _word("id"), _word("kind"), _number("at", Double), _word("patient"), Index("entries_id", "id"),
+    "entries", _key("segment"), _key("number", BigInteger), _word("id"), _word("kind"), _number("at", Double), _word("patient"), _index("entries_id", "id"),
 )  # fmt: skip
 decisions = _table(
     "decisions",
@@ -50,7 +55,7 @@ decisions = _table(
     _number("at", Double),
     *(_word(name) for name in ("patient", "caller", "subject_type", "subject_id", "properties", "action", "access_mode", "target", "context", "pack")),
     *(_flag(name) for name in ("secret", "review")),
-    Index("decisions_review", "review", "at"),
+    _index("decisions_review", "review", "at"),
 )
 accesses = _table(
     "accesses",
@@ -60,10 +65,10 @@ accesses = _table(
     _number("at", Double),
     *(_word(name) for name in ("patient", "subject_type", "subject_id", "caller", "action", "type", "rule")),
     *(_flag(name) for name in ("secret", "emergency")),
-    Index("accesses_patient", "patient", "at", "decision", "document"),
-    Index("accesses_subject", "subject_id", "subject_type", "at"),
-    Index("accesses_pair", "patient", "subject_id", "subject_type", "at"),
-    Index("accesses_at", "at"),
+    _index("accesses_patient", "patient", "at", "decision", "document"),
+    _index("accesses_subject", "subject_id", "subject_type", "at"),
+    _index("accesses_pair", "patient", "subject_id", "subject_type", "at"),
+    _index("accesses_at", "at"),
 )
 outcomes = _table("outcomes", _key("decision"), _key("document"), _key("caller"), _key("shown", Boolean))
 owed = _table(
@@ -74,12 +79,12 @@ owed = _table(
     _flag("private"),
     _number("at", Double),
     _number("due", Double),
-    Index("owed_group", "patient", "subject_id", "obligation"),
+    _index("owed_group", "patient", "subject_id", "obligation"),
 )
 """What each decision owes to whom. `once`: told once for all that have the same; `again`: and again after directives of these kinds for one of `names`."""
 grants = _table(
     "grants",
-    _key("entry"), _key("place", Integer), _number("at", Double), *(_word(name) for name in ("patient", "kind", "target")), Index("grants_patient", "patient"),
+    _key("entry"), _key("place", Integer), _number("at", Double), *(_word(name) for name in ("patient", "kind", "target")), _index("grants_patient", "patient"),
 )  # fmt: skip
 notices = _table(
     "notices",
@@ -91,10 +96,10 @@ notices = _table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("not_before", Double, nullable=False, default=0.0),
     _word("trouble"),
-    Index("notices_due", "due"),
-    Index("notices_group", "patient", "subject_id", "obligation"),
+    _index("notices_due", "due"),
+    _index("notices_group", "patient", "subject_id", "obligation"),
 )
 deliveries = _table("deliveries", _key("notice"), _number("at", Double), _word("state"))
 verdicts = _table("verdicts", _key("id"), _number("at", Double), *(_word(name) for name in ("decision", "reviewer", "verdict", "comment")),
-                  Index("verdicts_decision", "decision"))  # fmt: skip
+                  _index("verdicts_decision", "decision"))  # fmt: skip
 counts = _table("counts", *(_key(name) for name in ("day", "caller", "action", "rule", "decision")), _number("items", BigInteger))
