@@ -22,9 +22,10 @@ import binascii
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -34,6 +35,9 @@ from engine.decision_log.merkle import HASH, Range, leaf_hash
 from engine.decision_log.storage import Checkpoint, Head, Storage, open_storage
 from engine.errors import HabilisError
 
+PAGE = 1000
+TURN = 0.0005
+"""Seconds that the checkpoints leave to others after a page of leaves: hashing one takes about as long."""
 ED25519 = b"\x01"
 MOST_SIGNATURES = 100
 _SIZE = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
@@ -317,15 +321,22 @@ class Checkpointer:
         """The tree of a segment at this size, if it continues what was signed."""
         kept = self._ranges.get(name)
         if kept is None or kept.size != head.size:
-            kept = Range(leaf for _, leaf in self._storage.leaves(name, 0, head.size))
+            kept = Range()
+            self._extend(kept, name, head.size)
             if (kept.size, kept.root()) != head:
                 return None
         tree = Range.restored(kept.size, kept.nodes)
-        indexes, leaves = _apart(self._storage.leaves(name, head.size, size))
-        if indexes != list(range(head.size, size)):
-            return None
-        tree.extend(leaves)
-        return tree
+        self._extend(tree, name, size)
+        return tree if tree.size == size else None
+
+    def _extend(self, tree: Range, name: str, size: int) -> None:
+        """Extend the tree of a segment up to this size, or up to a gap. After each page whoever serves requests gets a turn, who would else wait for all."""
+        leaves = self._storage.leaves(name, tree.size, size)
+        while page := list(islice(leaves, PAGE)):
+            if [index for index, _ in page] != list(range(tree.size, tree.size + len(page))):
+                return
+            tree.extend(leaf for _, leaf in page)
+            time.sleep(TURN)
 
     def _add(self, heads: Mapping[str, Head]) -> Checkpoint:
         """INVARIANT: the state moves on only once the checkpoint is kept; after any doubt it is read again."""
@@ -353,8 +364,3 @@ class Checkpointer:
     def forked(self) -> None:
         if self._opened is not None:
             self._opened.forked()
-
-
-def _apart(pairs: Iterable[tuple[int, bytes]]) -> tuple[list[int], list[bytes]]:
-    several = list(pairs)
-    return [index for index, _ in several], [leaf for _, leaf in several]
