@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import callers, checking, demo, imports, log, requests, serve
+from cli import callers, checking, demo, imports, journal, log, requests, serve
 from cli import vectors as vector_reports
 from cli.edge import (
     PACK,
@@ -40,6 +40,7 @@ vectors = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run tes
 app.add_typer(vectors, name="vectors")
 app.add_typer(imports.app, name="consent")  # the commands of cli.consent, and its own beside them
 app.add_typer(log.app, name="log")
+app.add_typer(journal.app, name="journal")
 app.add_typer(callers.app, name="caller")
 app.command(epilog="\b\nExamples:\n  habilis serve --open --create --data habilis-data\n  habilis serve --callers callers.toml --workers 2")(serve.serve)
 
