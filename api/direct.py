@@ -26,6 +26,7 @@ class Direct:
 
     def __init__(self, hot: Hot, in_flight: InFlight, max_body: int, body_seconds: float, rate: Rate | None = None, local_only: bool = False):
         self.hot, self.in_flight, self.max_body, self.body_seconds, self.rate, self.local_only = hot, in_flight, max_body, body_seconds, rate, local_only
+        self._waiting: list[Exchange] = []
 
     def takes(self, url: bytes, method: bytes, headers: list[Header]) -> bool:
         """Whether a request goes this way."""
@@ -38,6 +39,18 @@ class Direct:
             elif name in (b"transfer-encoding", b"expect", b"upgrade"):
                 return False
         return length is not None and len(length) < 10 and int(length) <= self.max_body
+
+    def answer(self, exchange: Exchange) -> None:
+        """Answer a request with the others that arrive in this turn of the loop: what the store is at is asked once for all, after the last has come."""
+        if not self._waiting:
+            exchange.loop.call_soon(self._answer_all)
+        self._waiting.append(exchange)
+
+    def _answer_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        with self.hot.runtime.witnessed():
+            for exchange in waiting:
+                drive(self.hot.answer(exchange.path, "POST", exchange.headers, exchange.body), exchange.done, exchange.loop)
 
     def refused(self, scope: dict[str, Any]) -> Answered | None:
         """Why a request is not answered at all."""
@@ -55,7 +68,7 @@ class Exchange:
 
     def __init__(self, protocol: HttpToolsProtocol, direct: Direct):
         self.protocol, self.direct, self.loop = protocol, direct, protocol.loop
-        self.url, self.scope, self.headers = protocol.url, protocol.scope, protocol.headers
+        self.path, self.scope, self.headers = protocol.url.decode("latin-1"), protocol.scope, protocol.headers
         self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
         self.body = b""
         self.more_body, self.response_complete, self.disconnected = True, False, False
@@ -81,9 +94,9 @@ class Exchange:
             self._answer(refused)
             return
         self.direct.in_flight.now += 1
-        drive(self.direct.hot.answer(self.url.decode("latin-1"), "POST", self.headers, self.body), self._done, self.loop)
+        self.direct.answer(self)
 
-    def _done(self, answered: Answered) -> None:
+    def done(self, answered: Answered) -> None:
         self.direct.in_flight.now -= 1
         self._answer(answered)
 

@@ -50,6 +50,10 @@ class Metrics:
     def decided(self, look: Look) -> None:
         """Decisions by outcome, rule and action."""
         action = look.answers[0].request.action.name
+        if len(look.answers) == 1:
+            outcome = look.answers[0].outcome
+            self.decisions[outcome.decision, outcome.rule, action] += 1
+            return
         outcomes = look.live.pdp.outcomes
         for number, count in Counter([one.outcome.number for one in look.answers]).items():
             outcome = outcomes[number]

@@ -59,6 +59,7 @@ def serve(connection: Connection, address: str, cache_url: str | None, memory: i
     store = ConsentStore(address, VOCABULARY, RedisCache(cache_url) if cache_url else None, memory=memory)
     engine = pdp()
     connection.send("ready")
+    asked = 0
     while True:
         try:
             what, patient, *more = connection.recv()
@@ -66,7 +67,8 @@ def serve(connection: Connection, address: str, cache_url: str | None, memory: i
             return
         try:
             if what == "ask":
-                record, token = store.read(patient, time.time())
+                asked += 1
+                record, token = store.read(patient, time.time(), witness=store.witness() if asked % 3 else None)
                 answer = engine.decide(reading(patient), record)
                 connection.send((answer.decision, answer.rule, token.revision))
             else:

@@ -234,6 +234,60 @@ def test_a_read_is_one_statement_that_brings_only_what_is_new(opened: Opener, st
     assert statements == [5, 0, 0, 2, 0, 7, 0]
 
 
+def test_a_witness_spares_the_statement_until_somebody_writes(opened: Opener, statements: list[int]) -> None:
+    """Whoever writes, to whichever record: another process, this one, a restored backup."""
+    ours, theirs = opened(), opened()
+    if not theirs.embedded:
+        assert theirs.witness() is None, "a server is asked for each record"
+        return
+
+    def said_now() -> int:
+        return theirs.read(PATIENT, NOW, witness=theirs.witness())[1].revision
+
+    ours.append(PATIENT, [block("1")], NOW)
+    assert [said_now() for _ in range(3)] == [1, 1, 1]
+    assert statements == [1]
+    theirs.append(PATIENT, [block("2")], NOW)
+    assert [said_now(), said_now()] == [2, 2]
+    assert statements == [1, 1]
+    ours.append("somebody else", [block("1")], NOW)
+    assert [said_now(), said_now()] == [2, 2]
+    assert statements == [1, 1, 0]
+    ours.raise_epoch()
+    assert [said_now(), said_now()] == [2, 2]
+    assert statements == [1, 1, 0, 2]
+
+
+def test_a_witness_of_before_a_change_is_no_excuse(opened: Opener) -> None:
+    ours, theirs = opened(), opened()
+    ours.append(PATIENT, [block("1")], NOW)
+    before = theirs.witness()
+    ours.append(PATIENT, [block("2")], NOW)
+    assert theirs.read(PATIENT, NOW, witness=before)[1].revision == 2, "the record was not known: it was asked for"
+    ours.append(PATIENT, [block("3")], NOW)
+    assert theirs.read(PATIENT, NOW, witness=theirs.witness())[1].revision == 3
+
+
+def test_a_store_that_is_gone_has_no_witness(opened: Opener, tmp_path: Path) -> None:
+    theirs = opened(url=f"sqlite:///{tmp_path}/gone.db")
+    theirs.append(PATIENT, [block("1")], NOW)
+    assert theirs.witness() is not None
+    (tmp_path / "gone.db").rename(tmp_path / "elsewhere.db")
+    with pytest.raises(StoreUnavailable):
+        theirs.witness()
+    (tmp_path / "elsewhere.db").rename(tmp_path / "gone.db")
+    assert theirs.witness() is not None
+
+
+def test_no_two_connections_give_the_same_witness(opened: Opener, tmp_path: Path) -> None:
+    theirs = opened(url=f"sqlite:///{tmp_path}/one.db")
+    seen = set()
+    for _ in range(20):
+        seen.add(theirs.witness())
+        theirs.close()
+    assert len(seen) == 20
+
+
 def test_a_record_is_folded_once_until_it_ends_or_changes(consent: ConsentStore) -> None:
     consent.append(PATIENT, [authorise("1", until="2026-11-21T15:00:00+01:00")], NOW)
     first, second, ended = (consent.read(PATIENT, at)[0] for at in (NOW, NOW + 60, NOW + 3300))

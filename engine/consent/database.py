@@ -35,6 +35,8 @@ from engine.errors import HabilisError
 
 Row: TypeAlias = tuple[int, int, float, str]
 """A directive as it is kept: revision, epoch of the store that recorded it, instant at which it was recorded, canonical JSON."""
+Witness: TypeAlias = tuple[int, int]
+"""Which connection, and what it was told: two that are equal have nothing written between them."""
 Arguments: TypeAlias = tuple[str, int, int, int]
 NAMES = ("patient", "epoch", "known", "otherwise")
 """What the one statement is given."""
@@ -188,6 +190,10 @@ class Database:
             self._down_until = time.monotonic() + PAUSE
             raise self._unavailable(error) from None
 
+    def witness(self) -> Witness | None:
+        """What the whole database is at, asked now; nothing where that costs as much as asking for a record. Raises `StoreUnavailable`."""
+        return None
+
     # --- writing ---
 
     @contextmanager
@@ -252,6 +258,8 @@ class Sqlite(Database):
             raise StoreUnavailable("the consent store needs a file (sqlite:///FILE): what is only in memory is in one process only")
         self.path = os.path.abspath(self.url.database)
         self._writers = threading.Lock()
+        self._asking = threading.Lock()
+        self._witness: _SqliteWitness | None = None
         if not create and not os.path.exists(self.path):
             raise StoreUnavailable(f"there is no consent store at {self}: an empty one is only made when asked for (create=True)")
         try:
@@ -289,6 +297,28 @@ class Sqlite(Database):
         for pragma in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
+    def witness(self) -> Witness | None:
+        """INVARIANT: of the same connection, two equal witnesses have no commit between them, whoever wrote: this connection never does."""
+        try:
+            with self._asking:
+                if self._witness is None:
+                    self._witness = _SqliteWitness(self.open(), self.path)
+                return self._witness.ask()
+        except self.errors as error:
+            self._drop_witness()
+            raise self._unavailable(error) from None
+
+    def _drop_witness(self) -> None:
+        witness, self._witness = self._witness, None
+        if witness is not None:
+            self._abandoned.append(witness)  # kept, so that no later connection has its identity
+            with suppress(sqlite3.Error):
+                witness.connection.close()
+
+    def close(self) -> None:
+        self._drop_witness()
+        super().close()
+
     def _connect(self) -> Reader:
         return _SqliteReader(self.open(), self.path, self._text, self._order)
 
@@ -313,7 +343,21 @@ class Sqlite(Database):
 
     def _forked(self) -> None:
         super()._forked()
-        self._writers = threading.Lock()
+        self._abandoned.append(self._witness)
+        self._writers, self._asking, self._witness = threading.Lock(), threading.Lock(), None
+
+
+class _SqliteWitness:
+    """One open connection that is asked nothing but whether others have written (https://sqlite.org/pragma.html#pragma_data_version)."""
+
+    def __init__(self, connection: _Connection, path: str):
+        connection.execute("PRAGMA query_only = ON")
+        self.connection, self.path, self.cursor = connection, path, connection.cursor()
+
+    def ask(self) -> Witness:
+        if _file(self.path) != self.connection.file:
+            raise FileNotFoundError
+        return id(self.connection), self.cursor.execute("PRAGMA data_version").fetchone()[0]
 
 
 class _Connection(sqlite3.Connection):

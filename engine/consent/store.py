@@ -24,7 +24,7 @@ import json
 import math
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.consent import backup
 from engine.consent.cache import Cache
-from engine.consent.database import Changes, Database, OutcomeUnknown, Row, Sqlite, StoreUnavailable, after_fork, chain, open_database
+from engine.consent.database import Changes, Database, OutcomeUnknown, Row, Sqlite, StoreUnavailable, Witness, after_fork, chain, open_database
 from engine.consent.directives import Directive, parse_directive
 from engine.consent.fold import Record, fold
 from engine.consent.migrations import acts as acts_table
@@ -128,11 +128,13 @@ class KeptAct:
 class _Known:
     """What this process knows of one patient: the directives up to a revision, and the record they folded into last."""
 
-    __slots__ = ("digest", "directives", "record", "rows", "token")
+    __slots__ = ("digest", "directives", "record", "rows", "token", "witness")
 
     def __init__(self, token: Token, digest: str, rows: tuple[Row, ...], directives: tuple[Directive, ...]):
         self.token, self.digest, self.rows, self.directives = token, digest, rows, directives
         self.record: Record | None = None
+        self.witness: Witness | None = None
+        """INVARIANT: taken before this was last found to be current."""
 
     @property
     def recorded(self) -> float:
@@ -209,6 +211,8 @@ class ConsentStore:
     def _share(self, database: Database, vocabulary: Vocabulary, cache: Cache | None, memory: int, clock: _Clock, directory: Directory | None) -> None:
         self._database, self.vocabulary, self._cache, self._clock, self._directory = database, vocabulary, cache, clock, directory
         self._memory = _Memory(memory)
+        self.counts: Counter[str] = Counter()
+        """Records read, by what this process had of them: `current`, `older`, `nothing`."""
 
     def with_vocabulary(self, vocabulary: Vocabulary) -> ConsentStore:
         """The same store, read with another pack's vocabulary: for a new version of a pack, beside the one that still answers."""
@@ -223,6 +227,11 @@ class ConsentStore:
         other._share(self._database, vocabulary, self._cache, self._memory.limit, self._clock, directory)
         return other
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the store is a file of this machine, which a read hardly waits for."""
+        return isinstance(self._database, Sqlite)
+
     def close(self) -> None:
         """Close every connection that nobody uses. The store opens them again if it is asked."""
         self._database.close()
@@ -235,7 +244,11 @@ class ConsentStore:
 
     # --- reading ---
 
-    def read(self, patient: str, at: float, at_least: Token | None = None) -> tuple[Record, Token]:
+    def witness(self) -> Witness | None:
+        """What the database is at now, for reads of requests that had arrived before this call: one question serves them all. Raises `StoreUnavailable`."""
+        return self._database.witness()
+
+    def read(self, patient: str, at: float, at_least: Token | None = None, witness: Witness | None = None) -> tuple[Record, Token]:
         """The record of a patient now, `at` being what the caller's clock says, and the token that names it. A patient of whom nobody said anything has an
         empty record.
 
@@ -243,9 +256,15 @@ class ConsentStore:
         change: a clock that steps back, or lags behind the one of whoever recorded a block, revives no expired grant and suspends no block. When it is behind
         by more than `STEP_BACK`, there is no decision.
 
-        `at_least`: a token that the caller holds; what it names must be part of what is read. Raises `StoreUnavailable`, `StaleToken`.
+        `at_least`: a token that the caller holds; what it names must be part of what is read. `witness`: taken after the request arrived. Raises
+        `StoreUnavailable`, `StaleToken`.
         """
-        known = self._current(patient)
+        known = self._memory.get(patient) if witness is not None else None
+        if known is None or known.witness != witness:
+            known = self._current(patient)
+            known.witness = witness
+        else:
+            self.counts["current"] += 1
         if at_least is not None:
             _check_fresh(at_least, known.token)
         instant = self._clock.instant(at, known.recorded)
@@ -290,13 +309,16 @@ class ConsentStore:
         if changes.epoch != known.token.epoch:
             return self._keep(patient, self._proved(patient, None, changes))
         if changes.revision == known.token.revision and changes.digest == known.digest:
+            self.counts["current"] += 1
             return known
+        self.counts["older"] += 1
         return self._keep(patient, self._proved(patient, known, changes))
 
     def _meet(self, patient: str) -> _Known:
         """A patient whom this process does not know: the revision from the primary, the directives from the cache if it has them, or else from the primary
         too."""
         _check_patient(patient)
+        self.counts["nothing"] += 1
         if self._cache is not None and self._cache.is_up:
             head = self._database.changes(patient, 0, 0, _NO_DIRECTIVE)
             rows = self._cache.get(patient, head.epoch, head.revision) if head.revision else ()

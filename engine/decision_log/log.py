@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -69,6 +70,10 @@ class _Batch:
                 loop.call_soon_threadsafe(waiters.settle, reason)
 
 
+def _at_once(queue: Callable[[_Batch], object], batch: _Batch) -> None:
+    queue(batch)
+
+
 class DecisionLog:
     """A decision log, open for appending. One for each process; safe to use from its loop and its threads.
 
@@ -107,7 +112,7 @@ class DecisionLog:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._guard:
-            batch = self._joined(bodies)
+            batch = self._joined(bodies, loop.call_soon)
             waiters = batch.loops.get(loop)
             if waiters is None:
                 timer = loop.call_later(self._timeout, self._expire, batch, loop)
@@ -120,20 +125,23 @@ class DecisionLog:
         """The same, for a thread that can wait. On a loop's own thread it makes everybody wait."""
         future: Future[None] = Future()
         with self._guard:
-            self._joined(bodies).threads.append(future)
+            self._joined(bodies, _at_once).threads.append(future)
         try:
             future.result(self._timeout)
         except TimeoutError:
             raise LogUnavailable(self._too_late()) from None
 
-    def _joined(self, bodies: tuple[bytes, ...]) -> _Batch:
-        """The batch that takes these entries: the open one, or a new one, which is queued at once and stays open until its turn comes."""
+    def _joined(self, bodies: tuple[bytes, ...], soon: Callable[..., object]) -> _Batch:
+        """The batch that takes these entries: the open one, or a new one, which is queued soon and stays open until its turn comes.
+
+        A loop queues it when it has run what it has at hand: what arrived together is written together, though the writer was idle.
+        """
         if self._closed:
             raise LogUnavailable("the decision log is closed")
         batch = self._open
         if batch is None:
             batch = self._open = _Batch()
-            self._batches.put(batch)
+            soon(self._batches.put, batch)
         batch.bodies += bodies
         return batch
 
