@@ -14,6 +14,7 @@ from api.callers import CallersUnavailable, NotAllowed, NotAuthenticated
 from engine.consent.store import Conflict, StaleToken, StoreUnavailable
 from engine.decision_log.log import LogUnavailable
 from engine.errors import HabilisError, PackError, RequestError
+from engine.journal.database import JournalUnavailable
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (RequestError, 400),
@@ -24,6 +25,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (PackError, 422),
     (StoreUnavailable, 503),
     (LogUnavailable, 503),
+    (JournalUnavailable, 503),
     (CallersUnavailable, 503),
 )
 """The first line that fits decides."""

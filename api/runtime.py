@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from api.authzen import Replies
+from api.books import Books
 from api.callers import Caller, Callers, NotAllowed
 from api.settings import Settings
 from api.telemetry import Telemetry
@@ -31,6 +32,7 @@ class Runtime:
         self._embedded, self._witness = store.embedded, None
         self._threads = ThreadPoolExecutor(THREADS, "habilis")
         self._replies: tuple[Live, Replies] = (service.live, Replies(service.live))
+        self.books = Books(settings, log)
 
     async def caller(self, authorization: bytes | None, *roles: str) -> Caller:
         """Who calls, if it has one of these roles. Raises `NotAuthenticated`, `NotAllowed`, `CallersUnavailable`."""
@@ -84,6 +86,7 @@ class Runtime:
     def close(self) -> None:
         """After the last answer: what was logged is on the disk already; a last checkpoint, then everything is closed."""
         self._threads.shutdown()
+        self.books.close()
         self.telemetry.close()
         self.log.close()
         self.store.close()

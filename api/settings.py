@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     store: SecretStr = SecretStr("sqlite:///habilis-data/consent.db")
     log: SecretStr = SecretStr("sqlite:///habilis-data/decision-log")
     journal: SecretStr = SecretStr("sqlite:///habilis-data/journal.db")
+    follow: bool | None = None
+    """Keep the journal in a thread of a worker. Left out: where the log is in files; elsewhere a process of its own does it."""
     redis: SecretStr | None = None
     create: bool = False
     """Make the store, the log and the journal where they are not there. An empty store in the place of one not mounted says that nobody refused anything."""
@@ -47,6 +49,10 @@ class Settings(BaseSettings):
     otlp: str | None = None
     """Where traces and metrics go (OTLP over HTTP); nowhere unless said."""
     sampling: Annotated[float, Field(ge=0, le=1)] = 0.001
+
+    @property
+    def follows(self) -> bool:
+        return self.log.get_secret_value().startswith("sqlite:") if self.follow is None else self.follow
 
     @model_validator(mode="after")
     def _closed(self) -> Settings:
