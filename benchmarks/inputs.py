@@ -75,6 +75,30 @@ def make_world(pdp: Pdp, requests: int, seed: int = SEED) -> World:
     return World(texts, owners, directives)
 
 
+def make_patients(pdp: Pdp, number: int, seed: int = SEED) -> Iterator[tuple[str, list[dict[str, Any]], bytes]]:
+    """As many patients: identifier, directives, and one request to read a document. Most records have about a dozen directives, a few have hundreds."""
+    rng = Random(seed)
+    people = [_professional(rng, n, pdp) for n in range(max(20, number // 4))]
+    types = list(pdp.pack.vocabulary.grids["read"].rows)
+    for patient in range(number):
+        around = rng.sample(people, 8)
+        more = [_grant(rng.choice(people), turn) for turn in range(min(500, int(rng.paretovariate(1.2)) - 1))]
+        request = _request(rng, patient, rng.choice(around), around, types, people, pdp)
+        request["resource"]["properties"]["patient"] = national(patient)
+        yield national(patient), _directives(rng, around) + more, json.dumps(request).encode()
+
+
+def national(number: int) -> str:
+    """The identifier of the patient of that number, with its key."""
+    body = f"2{number:012d}"
+    return f"{body}{97 - int(body) % 97:02d}"
+
+
+def _grant(who: Person, turn: int) -> dict[str, Any]:
+    """An authorisation of a year long ago: what a record gathers."""
+    return {"kind": "authorisation", "target": {"professional": who["id"]}, "given": "remotely", "until": f"{2010 + turn % 16}-06-30"}
+
+
 def _professional(rng: Random, number: int, pdp: Pdp) -> Person:
     common = ("G15_10", "G15_60", "G15_21", "G15_40", "G16_10")
     profession = rng.choice(common) if rng.random() < 0.8 else rng.choice(list(pdp.pack.vocabulary.facts["matrix.read"].form.column_of))  # type: ignore[union-attr]

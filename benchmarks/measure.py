@@ -32,7 +32,10 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Microseconds of processor time a decision, the loop included: median of the blocks, quartiles, the loop alone. `share`: of the time on the wall."""
+    """Microseconds of processor time a decision, the loop included: median of the blocks, quartiles, the loop alone. `share`: of the time on the wall.
+
+    `wall`: microseconds on the wall, for what waits for somebody else: a disk, a server.
+    """
 
     name: str
     micros: float
@@ -42,6 +45,7 @@ class Timing:
     decisions: int
     blocks: int
     share: float
+    wall: float
 
 
 def time_in_turns(contenders: Sequence[Contender], blocks: int) -> dict[str, Timing]:
@@ -85,7 +89,8 @@ def _timing(name: str, several: Sequence[tuple[int, int, int, int]]) -> Timing:
     low, _, high = quantiles(each, n=4) if len(each) > 1 else each * 3
     loop = median(loop / number / 1000 for _, _, loop, number in several)
     share = sum(processor for processor, *_ in several) / sum(wall for _, wall, *_ in several)
-    return Timing(name, median(each), low, high, loop, several[0][3], len(several), share)
+    waited = median(wall / number / 1000 for _, wall, _, number in several)
+    return Timing(name, median(each), low, high, loop, several[0][3], len(several), share, waited)
 
 
 def shuffled_blocks(items: Sequence[Any], orders: Sequence[Sequence[int]], number: int | None = None) -> Inputs:
