@@ -328,7 +328,10 @@ def _log_reading(url: str, **said: Any) -> None:
 
 
 def _caller() -> str:
-    return f"shell:{getpass.getuser()}"
+    try:
+        return f"shell:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container may run as somebody whom it does not know
+        return f"shell:{os.getuid()}"
 
 
 def _keys(file: Path) -> list[VerifierKey]:

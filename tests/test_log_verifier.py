@@ -283,6 +283,32 @@ def test_any_byte_of_a_segments_file_that_holds_an_entry_matters(built: Built) -
         assert same or not built.verify().is_fine
 
 
+@pytest.mark.parametrize("value", ["NULL", "7", "2.5", "'text'", "x''", "CAST(body AS TEXT)", "zeroblob(40)"])
+@pytest.mark.parametrize("column", ["leaf", "salt", "body"])
+def test_a_column_may_hold_anything_and_the_verifier_says_so(built: Built, column: str, value: str) -> None:
+    with closing(sqlite3.connect(built.segment("a"), isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE TABLE entries (n INTEGER PRIMARY KEY, leaf, salt, body)' WHERE name = 'entries'")
+    built.change("a", f"UPDATE entries SET {column} = {value} WHERE n = 7")
+    if (column, value) == ("body", "CAST(body AS TEXT)"):
+        assert built.found() == [], "the same bytes"
+    else:
+        assert ("record", "a", 7) in built.found()
+
+
+@pytest.mark.parametrize("value", ["NULL", "7", "x''", "x'ff'", "'text'", "CAST(heads AS BLOB)"])
+@pytest.mark.parametrize("column", ["heads", "note"])
+def test_a_checkpoint_may_hold_anything_and_the_verifier_says_so(built: Built, column: str, value: str) -> None:
+    with closing(sqlite3.connect(built.folder / "log.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE TABLE checkpoints (n INTEGER PRIMARY KEY, heads, note)' WHERE name = 'checkpoints'")
+    built.change("log", f"UPDATE checkpoints SET {column} = {value} WHERE n = 3")
+    if (column, value) == ("heads", "CAST(heads AS BLOB)"):
+        assert built.found() == [], "the same bytes"
+    else:
+        assert {what for what, _, index in built.found() if index in (0, 3)} & {"checkpoint", "signature", "damaged"}
+
+
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ def test_a_tree_that_grows_has_the_root_of_its_definition(steps: list[int]) -> N
 def test_inclusion_proofs_are_those_of_the_definition_and_verify(case: tuple[int, int]) -> None:
     size, index = case
     leaves = some_leaves(size)
-    proof = inclusion_proof(leaves, index)
+    proof = inclusion_proof(leaves, size, index)
     assert proof == path(index, leaves)
     assert verify_inclusion(leaves[index], index, size, proof, mth(leaves))
 
@@ -103,14 +103,14 @@ def test_inclusion_proofs_are_those_of_the_definition_and_verify(case: tuple[int
 def test_consistency_proofs_are_those_of_the_definition_and_verify(case: tuple[int, int]) -> None:
     old, new = case
     leaves = some_leaves(new)
-    proof = consistency_proof(leaves, old)
+    proof = consistency_proof(leaves, new, old)
     assert proof == subproof(old, leaves, True)
     assert verify_consistency(old, mth(leaves[:old]), new, mth(leaves), proof)
 
 
 def test_the_empty_tree_begins_every_tree() -> None:
     leaves = some_leaves(5)
-    assert consistency_proof(leaves, 0) == []
+    assert consistency_proof(leaves, 5, 0) == []
     assert verify_consistency(0, EMPTY, 5, mth(leaves), [])
     assert not verify_consistency(0, mth(leaves), 5, mth(leaves), [])
     assert not verify_consistency(0, EMPTY, 5, mth(leaves), [leaves[0]])
@@ -119,9 +119,11 @@ def test_the_empty_tree_begins_every_tree() -> None:
 def test_there_is_no_proof_of_what_is_not_there() -> None:
     for index in (-1, 3, 4):
         with pytest.raises(ValueError, match="there is no leaf"):
-            inclusion_proof(some_leaves(3), index)
+            inclusion_proof(some_leaves(3), 3, index)
+    with pytest.raises(ValueError, match="the leaves end before 4"):
+        inclusion_proof(some_leaves(3), 4, 0)
     with pytest.raises(ValueError, match="not the beginning"):
-        consistency_proof(some_leaves(3), 4)
+        consistency_proof(some_leaves(3), 3, 4)
 
 
 @pytest.mark.parametrize(("size", "nodes"), [(-1, []), (1, []), (0, [EMPTY]), (3, [EMPTY]), (2, [b"short"])])
@@ -161,7 +163,7 @@ def test_no_forged_inclusion_proof_of_any_length_verifies(size: int) -> None:
     whole = mth(leaves)
     material = [mth(leaves[a:b]) for a in range(0, size, 3) for b in range(a + 1, size + 1, 4)]
     for index in range(size):
-        proof = inclusion_proof(leaves, index)
+        proof = inclusion_proof(leaves, size, index)
         for forged in forgeries(proof, material, index):
             assert forged == proof or not verify_inclusion(leaves[index], index, size, forged, whole)
         for other in range(-1, size + 2):
@@ -179,14 +181,14 @@ def test_no_forged_consistency_proof_of_any_length_verifies(new: int) -> None:
     other = [*leaves[: new // 2], leaf_hash(b"", b"another"), *leaves[new // 2 + 1 :]]
     material = [mth(leaves[a:b]) for a in range(0, new, 3) for b in range(a + 1, new + 1, 4)]
     for old in range(1, new + 1):
-        before, after, proof = mth(leaves[:old]), mth(leaves), consistency_proof(leaves, old)
+        before, after, proof = mth(leaves[:old]), mth(leaves), consistency_proof(leaves, new, old)
         for forged in forgeries(proof, material, old):
             assert forged == proof or not verify_consistency(old, before, new, after, forged)
         assert not verify_consistency(old, bytes(32), new, after, proof)
         assert not verify_consistency(old, before, new, bytes(32), proof)
         assert not verify_consistency(new + 1, before, new, after, proof)
         if mth(other[:old]) != before:
-            for wrong in (proof, consistency_proof(other, old)):
+            for wrong in (proof, consistency_proof(other, new, old)):
                 assert not verify_consistency(old, before, new, mth(other), wrong), "a history that was changed"
 
 

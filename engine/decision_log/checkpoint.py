@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 
 from engine.decision_log.merkle import HASH, Range, leaf_hash
-from engine.decision_log.storage import Checkpoint, Head, Storage, open_storage
+from engine.decision_log.storage import SEGMENT, Checkpoint, Head, Storage, open_storage
 from engine.errors import HabilisError
 
 PAGE = 1000
@@ -305,7 +305,9 @@ class Checkpointer:
         found = {}
         for name, size in sizes.items():
             head = self._heads.get(name, Head(0, Range().root()))
-            if size < 0:
+            if not SEGMENT.match(name):
+                problems.append("a segment has a name that no segment has")
+            elif size < 0:
                 problems.append(f"segment {name} is damaged")
             elif size < head.size:
                 problems.append(f"segment {name} has lost entries: {size} of {head.size} are left")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import islice
 
 EMPTY = sha256().digest()
 """The root of a tree without leaves."""
@@ -75,20 +76,20 @@ def root(leaves: Iterable[bytes]) -> bytes:
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """What it takes to compute the root of these leaves from the one at `index` (RFC 9162, 2.1.3.1)."""
-    if not 0 <= index < len(leaves):
-        raise ValueError(f"there is no leaf {index} in a tree of {len(leaves)}")
-    path, low, high = [], 0, len(leaves)
+def inclusion_proof(leaves: Iterable[bytes], size: int, index: int) -> list[bytes]:
+    """What it takes to compute the root of these leaves, `size` of them, from the one at `index` (RFC 9162, 2.1.3.1)."""
+    if not 0 <= index < size:
+        raise ValueError(f"there is no leaf {index} in a tree of {size}")
+    path, low, high = [], 0, size
     while high - low > 1:
         middle = low + _split(high - low)
         if index < middle:
-            path.append(root(leaves[middle:high]))
+            path.append((middle, high))
             high = middle
         else:
-            path.append(root(leaves[low:middle]))
+            path.append((low, middle))
             low = middle
-    return path[::-1]
+    return _roots(leaves, path[::-1])
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
@@ -109,24 +110,35 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     return last == 0 and made == root
 
 
-def consistency_proof(leaves: Sequence[bytes], old: int) -> list[bytes]:
-    """What it takes to see that the tree of the first `old` of these leaves is the beginning of the tree of all (RFC 9162, 2.1.4.1)."""
-    if not 0 <= old <= len(leaves):
-        raise ValueError(f"a tree of {old} leaves is not the beginning of one of {len(leaves)}")
-    if old in (0, len(leaves)):
+def consistency_proof(leaves: Iterable[bytes], size: int, old: int) -> list[bytes]:
+    """What it takes to see that the tree of the first `old` of these leaves is the beginning of the tree of all `size` (RFC 9162, 2.1.4.1)."""
+    if not 0 <= old <= size:
+        raise ValueError(f"a tree of {old} leaves is not the beginning of one of {size}")
+    if old in (0, size):
         return []
-    path, low, high, is_whole = [], 0, len(leaves), True
+    path, low, high, is_whole = [], 0, size, True
     while old != high:
         middle = low + _split(high - low)
         if old <= middle:
-            path.append(root(leaves[middle:high]))
+            path.append((middle, high))
             high = middle
         else:
-            path.append(root(leaves[low:middle]))
+            path.append((low, middle))
             low, is_whole = middle, False
     if not is_whole:
-        path.append(root(leaves[low:high]))
-    return path[::-1]
+        path.append((low, high))
+    return _roots(leaves, path[::-1])
+
+
+def _roots(leaves: Iterable[bytes], spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The roots of the subtrees over these spans, which do not overlap, in one pass over the leaves: they need not fit into memory."""
+    stream, here, found = iter(leaves), 0, {}
+    for low, high in sorted(spans):
+        tree = Range(islice(stream, low - here, high - here))
+        if tree.size != high - low:
+            raise ValueError(f"the leaves end before {high}")
+        here, found[low] = high, tree.root()
+    return [found[low] for low, _ in spans]
 
 
 def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> bool:

@@ -6,7 +6,7 @@ heads, whose root is signed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -14,8 +14,9 @@ import msgspec
 
 from engine.decision_log.checkpoint import Note, NoteError, VerifierKey, heads_leaf, open_checkpoint, parse_checkpoint, parse_heads
 from engine.decision_log.merkle import HASH, SALT, consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion
-from engine.decision_log.storage import Storage
+from engine.decision_log.storage import Checkpoint, Storage
 
+PAGE = 1000
 MOST = 64
 """Hashes of a proof: more than a tree can be high."""
 Hashes = Annotated[list[str], msgspec.Meta(max_length=MOST)]
@@ -54,16 +55,30 @@ def prove_entry(storage: Storage, segment: str, index: int) -> Inclusion:
     row = next(iter(storage.rows(segment, index, index + 1)), None)
     if row is None or row.body is None or row.salt is None:
         raise NotProved("there is no such entry, or it was expunged")
-    head = storage.proved().heads.get(segment)
     last = storage.last_checkpoint()
-    if last is None or head is None or head.size <= index:
+    size = last.number + 1 if last else 0
+    latest = next((one for one in _newest(storage, size) if f"\n{segment} " in one.heads), None)
+    head = parse_heads(latest.heads)[segment] if latest else None
+    if last is None or latest is None or head is None or head.size <= index:
         raise NotProved("the entry is durable and not yet proved: there is no checkpoint of it so far")
-    kept = list(islice(storage.checkpoints(), last.number + 1))
-    number, text = next((one.number, one.heads) for one in reversed(kept) if segment in parse_heads(one.heads))
-    size = parse_heads(text)[segment].size
-    path = inclusion_proof([leaf for _, leaf in storage.leaves(segment, 0, size)], index)
-    heads_path = inclusion_proof([heads_leaf(one.heads) for one in kept], number)
-    return Inclusion(segment, index, size, row.body.decode(), row.salt.hex(), _hex(path), text, number, _hex(heads_path), last.note)
+    try:
+        path = inclusion_proof((leaf for _, leaf in storage.leaves(segment, 0, head.size)), head.size, index)
+        heads_path = inclusion_proof(_leaves(storage), size, latest.number)
+    except ValueError:
+        raise NotProved("entries or checkpoints are missing: verify the log") from None
+    return Inclusion(segment, index, head.size, row.body.decode(), row.salt.hex(), _hex(path), latest.heads, latest.number, _hex(heads_path), last.note)
+
+
+def _leaves(storage: Storage) -> Iterator[bytes]:
+    """The log of heads."""
+    return (heads_leaf(one.heads) for one in storage.checkpoints())
+
+
+def _newest(storage: Storage, size: int) -> Iterator[Checkpoint]:
+    """The first `size` checkpoints from the last, a page at a time."""
+    for stop in range(size, 0, -PAGE):
+        page = list(islice(storage.checkpoints(max(0, stop - PAGE)), min(PAGE, stop)))
+        yield from reversed(page)
 
 
 def prove_consistency(storage: Storage, since: str) -> Consistency:
@@ -71,8 +86,7 @@ def prove_consistency(storage: Storage, since: str) -> Consistency:
     old, last = parse_checkpoint(since.rpartition("\n\n")[0] + "\n"), storage.last_checkpoint()
     if last is None or old.size > last.number + 1:
         raise NotProved("the log has no checkpoint as late as the one that was kept")
-    leaves = [heads_leaf(one.heads) for one in islice(storage.checkpoints(), last.number + 1)]
-    return Consistency(since, last.note, _hex(consistency_proof(leaves, old.size)))
+    return Consistency(since, last.note, _hex(consistency_proof(_leaves(storage), last.number + 1, old.size)))
 
 
 def print_proof(proof: Inclusion | Consistency) -> str:

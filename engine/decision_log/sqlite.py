@@ -45,6 +45,9 @@ SETTLED = 2.0
 """Seconds after which the time of a file's last change is believed: two changes within a tick of the clock have the same."""
 HARMLESS = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_READONLY")
 """Errors after which it is certain that nothing was written and that what was written before stays."""
+LEAF = "n, coalesce(CAST(leaf AS BLOB), x'')"
+CHECKPOINT = "n, coalesce(CAST(heads AS TEXT), ''), coalesce(CAST(note AS TEXT), '')"
+"""A column of SQLite holds whatever somebody put there: what is read has the type that it should have."""
 DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 _SEGMENT = (
@@ -159,10 +162,10 @@ class SqliteStorage:
             found = self._ask_segment(name, "SELECT coalesce(max(n) + 1, 0) FROM entries", ())
             size = found[0][0] if found else 0
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname not in DAMAGED:
+            if getattr(error, "sqlite_errorname", "") not in DAMAGED:
                 raise
             size = -1
-        self._seen[name] = (stamp, all(one is None or not -SETTLED < now - one[0] / 1e9 < SETTLED for one in stamp), size)
+        self._seen[name] = (stamp, all(one is None or now - one[0] / 1e9 > SETTLED for one in stamp), size)
         return size
 
     def _ask_segment(self, name: str, statement: str, values: Sequence[Any]) -> list[Any]:
@@ -179,10 +182,10 @@ class SqliteStorage:
         return str(self.folder / f"{name}{SUFFIX}")
 
     def rows(self, segment: str, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-        return map(Row._make, self._paged(segment, "n, leaf, salt, body", start, stop))
+        return map(Row._make, self._paged(segment, f"{LEAF}, CAST(salt AS BLOB), CAST(body AS BLOB)", start, stop))
 
     def leaves(self, segment: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
-        return self._paged(segment, "n, leaf", start, stop)
+        return self._paged(segment, LEAF, start, stop)
 
     def _paged(self, segment: str, columns: str, start: int, stop: int | None) -> Iterator[Any]:
         end = 2**63 - 1 if stop is None else stop
@@ -240,13 +243,14 @@ class SqliteStorage:
 
     def proved(self) -> Proved:
         with reported(), self._guard:
-            tree = tree_of(self._ask(self._log, "SELECT tree FROM log")[0][0])
-            return Proved(tree, {name: Head(size, root) for name, size, root in self._ask(self._log, "SELECT segment, size, root FROM heads")})
+            tree = tree_of(self._ask(self._log, "SELECT CAST(tree AS TEXT) FROM log")[0][0])
+            heads = self._ask(self._log, "SELECT segment, CAST(size AS INTEGER), CAST(root AS BLOB) FROM heads")
+            return Proved(tree, {name: Head(size, root) for name, size, root in heads})
 
     def checkpoints(self, start: int = 0) -> Iterator[Checkpoint]:
         while True:
             with reported():
-                page = self._ask(self._log, f"SELECT n, heads, note FROM checkpoints WHERE n >= ? ORDER BY n LIMIT {PAGE}", (start,))
+                page = self._ask(self._log, f"SELECT {CHECKPOINT} FROM checkpoints WHERE n >= ? ORDER BY n LIMIT {PAGE}", (start,))
             yield from map(Checkpoint._make, page)
             if len(page) < PAGE:
                 return
@@ -254,7 +258,7 @@ class SqliteStorage:
 
     def last_checkpoint(self) -> Checkpoint | None:
         with reported():
-            found = self._ask(self._log, "SELECT n, heads, note FROM checkpoints ORDER BY n DESC LIMIT 1")
+            found = self._ask(self._log, f"SELECT {CHECKPOINT} FROM checkpoints ORDER BY n DESC LIMIT 1")
         return Checkpoint._make(found[0]) if found else None
 
     def add_checkpoint(self, checkpoint: Checkpoint, tree: Range, heads: Mapping[str, Head]) -> None:

@@ -31,6 +31,8 @@ ERRORS = (sqlite3.Error, psycopg.Error, OSError)
 """What goes wrong in a database, whichever kind."""
 
 VERSION = 1
+SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
+"""What the name of a segment looks like, with when it was opened."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _ORIGIN = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}\Z")
 
@@ -210,6 +212,10 @@ def text_of(tree: Range) -> str:
     return " ".join([str(tree.size), *(base64.b64encode(node).decode() for node in tree.nodes)])
 
 
-def tree_of(text: str) -> Range:
-    size, *nodes = text.split(" ")
-    return Range.restored(int(size), [base64.b64decode(node) for node in nodes])
+def tree_of(text: str | None) -> Range:
+    """The same back; an empty tree for what is none, which nobody takes for the log of heads unless it is."""
+    size, *nodes = (text or "").split(" ")
+    try:
+        return Range.restored(int(size), [base64.b64decode(node) for node in nodes])
+    except ValueError:
+        return Range()

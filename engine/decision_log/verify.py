@@ -7,18 +7,19 @@ checkpoint are durable and not yet proved, which is no finding.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from engine.decision_log.checkpoint import Note, NoteError, VerifierKey, heads_leaf, open_checkpoint, parse_heads
 from engine.decision_log.merkle import SALT, Range, leaf_hash
-from engine.decision_log.storage import LogUnavailable, Row, Storage
+from engine.decision_log.storage import Checkpoint, LogUnavailable, Row, Storage
 
 Span = tuple[int, int]
 """From an index, and up to one."""
@@ -60,13 +61,29 @@ class Report:
         return {"fine": self.is_fine} | msgspec.to_builtins(self)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedHead:
+class SignedHead(NamedTuple):
     """How far a checkpoint says that a segment had grown."""
 
     size: int
-    root: bytes
     checkpoint: int
+    root: bytes
+
+
+class Heads:
+    """The heads of a segment, in the order of their checkpoints, packed: a log has one for each second in which something happened."""
+
+    _form = struct.Struct("<QQ32s")
+
+    def __init__(self) -> None:
+        self._packed = bytearray()
+        self.largest = 0
+
+    def add(self, head: SignedHead) -> None:
+        self._packed += self._form.pack(*head)
+        self.largest = max(self.largest, head.size)
+
+    def __iter__(self) -> Iterator[SignedHead]:
+        return map(SignedHead._make, self._form.iter_unpack(self._packed))
 
 
 def verify(storage: Storage, keys: Sequence[VerifierKey], since: str | None = None) -> Report:
@@ -78,8 +95,9 @@ def verify(storage: Storage, keys: Sequence[VerifierKey], since: str | None = No
     declared: dict[str, list[Span]] = defaultdict(list)
     leaves = array("Q")
     for name in sorted({*sizes, *heads}):
-        walk = _Walk(storage, name, heads.get(name, []), report)
-        walk.run(storage.rows(name, 0, max(sizes.get(name, 0), heads[name][-1].size if name in heads else 0)), declared, leaves)
+        signed = heads.get(name) or Heads()
+        walk = _Walk(storage, name, signed, report)
+        walk.run(storage.rows(name, 0, max(sizes.get(name, 0), signed.largest)), declared, leaves)
         gone[name] = walk.gone
         report.segments += 1
     _verify_expunged(gone, declared, report)
@@ -92,12 +110,12 @@ def verify(storage: Storage, keys: Sequence[VerifierKey], since: str | None = No
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
-def _verify_checkpoints(storage: Storage, keys: Sequence[VerifierKey], since: str | None, report: Report) -> dict[str, list[SignedHead]]:
+def _verify_checkpoints(storage: Storage, keys: Sequence[VerifierKey], since: str | None, report: Report) -> dict[str, Heads]:
     """Every checkpoint continues the one before. What they say of each segment."""
-    heads: dict[str, list[SignedHead]] = defaultdict(list)
+    heads: dict[str, Heads] = defaultdict(Heads)
     tree, is_whole, found = Range(), True, report.findings
     kept = _open_kept(since, keys, storage.origin, found)
-    for number, text, note in storage.checkpoints():
+    for number, text, note in _readable(storage.checkpoints(), found):
         if number != report.checkpoints and is_whole:
             found.append(Finding("checkpoint", f"checkpoints {report.checkpoints} to {number - 1} are gone", index=report.checkpoints))
             is_whole = False
@@ -117,13 +135,23 @@ def _verify_checkpoints(storage: Storage, keys: Sequence[VerifierKey], since: st
             found.append(Finding("two heads", "the log and the checkpoint that was kept were both signed, and contradict each other", index=number))
         try:
             for name, head in parse_heads(text).items():
-                heads[name].append(SignedHead(*head, number))
+                heads[name].add(SignedHead(head.size, number, head.root))
         except NoteError as error:
             found.append(Finding("checkpoint", str(error), index=number))
     if kept is not None and kept.size > report.checkpoints:
         message = f"the log was rolled back: it has {report.checkpoints} checkpoints, and the one that was kept is number {kept.size - 1}"
         found.append(Finding("roll-back", message, index=report.checkpoints))
     return dict(heads)
+
+
+def _readable(checkpoints: Iterator[Checkpoint], found: list[Finding]) -> Iterator[Checkpoint]:
+    here = 0
+    try:
+        for one in checkpoints:
+            here = one.number + 1
+            yield one
+    except LogUnavailable as error:
+        found.append(Finding("damaged", f"nothing can be read from here on ({error})", index=here))
 
 
 def _open_kept(since: str | None, keys: Sequence[VerifierKey], origin: str, found: list[Finding]) -> Note | None:
@@ -146,14 +174,16 @@ def _open_kept(since: str | None, keys: Sequence[VerifierKey], origin: str, foun
 class _Walk:
     """One segment, from its first entry to its last, past every head that was signed."""
 
-    def __init__(self, storage: Storage, name: str, heads: list[SignedHead], report: Report):
-        self.storage, self.name, self.heads, self.report = storage, name, heads, report
-        self.tree, self.gone = Range(), []
+    def __init__(self, storage: Storage, name: str, heads: Heads, report: Report):
+        self.storage, self.name, self.report, self.signed = storage, name, report, heads.largest
+        self.tree = Range()
+        self.gone: list[Span] = []
         self._is_whole = True
-        self._next = 0
+        self._proved = 0
+        self._heads = self._in_order(heads)
+        self._next = next(self._heads, None)
 
     def run(self, rows: Iterable[Row], declared: dict[str, list[Span]], leaves: array[int]) -> None:
-        self._check_heads()
         count, here = 0, 0
         for row in self._readable(rows):
             if row.index != here and self._is_whole:
@@ -182,12 +212,13 @@ class _Walk:
     def _find(self, what: str, index: int, message: str) -> None:
         self.report.findings.append(Finding(what, message, self.name, index))
 
-    def _check_heads(self) -> None:
+    def _in_order(self, heads: Heads) -> Iterator[SignedHead]:
         last = 0
-        for head in self.heads:
+        for head in heads:
             if head.size < last:
                 self._find("head", head.size, f"checkpoint {head.checkpoint} says {head.size} entries, and an earlier one {last}")
             last = max(last, head.size)
+            yield head
 
     def _check_row(self, row: Row, declared: dict[str, list[Span]]) -> None:
         if row.body is None and row.salt is None:
@@ -204,23 +235,25 @@ class _Walk:
 
     def _pass_heads(self) -> None:
         """Compare with every head signed at this size."""
-        while self._is_whole and self._next < len(self.heads) and self.heads[self._next].size <= self.tree.size:
-            head = self.heads[self._next]
+        while self._next is not None and self._next.size <= self.tree.size:
+            head = self._next
             if head.size == self.tree.size and head.root != self.tree.root():
-                first = self.heads[self._next - 1].size if self._next else 0
-                first = min(first, head.size - 1)
+                first = min(self._proved, head.size - 1)
                 self._find("root", first, f"entries {first} to {head.size - 1} are not, or not in the order, that checkpoint {head.checkpoint} signed")
                 self._is_whole = False
-            self._next += 1
+                return
+            self._proved = self.tree.size
+            self._next = next(self._heads, None)
 
     def _end(self, size: int, count: int) -> None:
-        signed = max((head.size for head in self.heads), default=0)
-        if size < signed:
+        for _ in self._heads:  # the rest of them, in order
+            pass
+        if size < self.signed:
             what = "segment" if size == 0 else "truncated"
-            self._find(what, size, f"entries {size} to {signed - 1} are gone" + (", the whole segment" if size == 0 else ""))
+            self._find(what, size, f"entries {size} to {self.signed - 1} are gone" + (", the whole segment" if size == 0 else ""))
         self.report.entries += count
-        self.report.proved += min(count, signed)
-        self.report.unproved += max(0, size - signed)
+        self.report.proved += self._proved if self._proved <= count else count
+        self.report.unproved += max(0, size - self.signed)
 
 
 # --- expunged entries ------------------------------------------------------------------------------------------------
