@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import msgspec
 
-from engine.answer import Answer
+from engine.answer import Answer, Answers
 from engine.consent.database import after_fork
 from engine.evaluator.slices import Outcome
 from engine.pack import Pack
 from engine.pdp import Pdp, Runner
-from engine.request import Request
+from engine.request import Entity, Request
 from engine.vocabulary import Cell, Coded, Elapsed, Given, Held, Member, Path, Same
 
 encode = msgspec.json.Encoder().encode
@@ -180,6 +181,11 @@ def _paths(pack: Pack) -> Iterable[Path]:
 # --- decisions -------------------------------------------------------------------------------------------------------
 
 
+Seen: TypeAlias = tuple[str | None, str]
+"""What leads to a row of the grids, and the letters that stand there."""
+_NOTHING: Seen = (None, "")
+
+
 class Scribe:
     """Writes the items of one pack's entries."""
 
@@ -189,16 +195,18 @@ class Scribe:
 
     def items(self, answers: Sequence[Answer]) -> list[tuple[str, Any, int, int, str]]:
         """One item for each answer of one question."""
-        runner = answers[0].runner
+        runner = answers.runner if isinstance(answers, Answers) else answers[0].runner
         cells = self._cells.get(runner)
         if cells is None:
             cells = self._cells[runner] = _Cells(runner)
-        made = []
-        for one in answers:
-            request = one.request
-            row, letters = cells.seen(request)
-            made.append((request.resource.id, row, one.code, one.outcome.number, letters))
-        return made
+        if not isinstance(answers, Answers):
+            return [_item(one.request.resource, cells.seen(one.request), one.code, one.outcome.number) for one in answers]
+        return list(map(_item, answers.resources, cells.of_list(answers), answers.codes, answers.outcomes))
+
+
+def _item(resource: Entity, seen: Seen, code: int, outcome: int) -> tuple[str, Any, int, int, str]:
+    row, letters = seen
+    return resource.id, row, code, outcome, letters
 
 
 class _Cells:
@@ -210,23 +218,43 @@ class _Cells:
         rows = list(dict.fromkeys(form.row.for_action(runner.action) for form in forms))
         columns = [form.column.for_action(runner.action) for form in forms if form.column is not None]
         self.inputs = tuple(dict.fromkeys([*rows, *columns]))
-        self._letters: dict[tuple[Any, ...], str] = {}
+        self._of_resource = [steps for steps in self.inputs if steps[0] == "resource"]
+        self._letters: dict[tuple[Any, ...], Seen] = {}
 
-    def seen(self, request: Request) -> tuple[str | None, str]:
+    def seen(self, request: Request) -> Seen:
         if not self.inputs:
-            return None, ""
+            return _NOTHING
         key = tuple([request.look_up(steps) for steps in self.inputs])
-        row = key[0] if key[0].__class__ is str and len(key[0]) <= LONGEST_WORD else None
         try:
-            return row, self._letters[key]
+            return self._letters[key]
         except (KeyError, TypeError):
             pass
-        letters = "".join(self.runner.letter(fact, request) or "-" for fact in self.runner.cells)
+        row = key[0] if isinstance(key[0], str) and len(key[0]) <= LONGEST_WORD else None
+        made = row, "".join(self.runner.letter(fact, request) or "-" for fact in self.runner.cells)
         if row is not None and all(one.__class__ is str for one in key):
             if len(self._letters) >= REMEMBERED:
                 self._letters.clear()
-            self._letters[key] = letters
-        return row, letters
+            self._letters[key] = made
+        return made
+
+    def of_list(self, answers: Answers) -> Iterable[Seen]:
+        """The same for each resource of a list. Where they differ in one property, as they do, each value of it is looked up once."""
+        if not self._of_resource:
+            return repeat(self.seen(answers[0].request), len(answers))
+        _, *rest = self._of_resource[0]
+        if len(self._of_resource) > 1 or len(rest) != 1 or rest[0] == "id":
+            return [self.seen(one.request) for one in answers]
+        found: dict[Any, Seen] = {}
+        made = []
+        for place, resource in enumerate(answers.resources):
+            value = resource.properties.get(rest[0])
+            told = found.get(value) if value.__class__ is str else None
+            if told is None:
+                told = self.seen(answers[place].request)
+                if value.__class__ is str:
+                    found[value] = told
+            made.append(told)
+        return made
 
 
 # --- packs -----------------------------------------------------------------------------------------------------------
