@@ -33,6 +33,8 @@ app = typer.Typer(
 
 LOG, JOURNAL = "sqlite:///decision-log", "sqlite:///journal.db"
 SHOWN = 50
+DAY = 86_400.0
+BUSY = "another follower is at work"
 
 LogUrl = Annotated[str, typer.Option("--log", envvar="HABILIS_LOG", metavar="URL", help="sqlite:///FOLDER or postgresql://USER@HOST/DATABASE.")]
 JournalUrl = Annotated[str, typer.Option("--journal", envvar="HABILIS_JOURNAL", metavar="URL", help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.")]
@@ -67,21 +69,23 @@ def follow(
     try:
         with LogReader(log) as reader, Follower(reader, database) as follower:
             if rebuild:
+                if not follower.lead():
+                    raise Misuse(BUSY)
                 forget(database)
             if once:
-                _follow_once(follower)
+                _follow_once(follower, Journal(database))
             else:
                 _follow(follower, every)
     finally:
         database.close()
 
 
-def _follow_once(follower: Follower) -> None:
+def _follow_once(follower: Follower, journal: Journal) -> None:
     read = follower.step()
     if not follower.leading:
-        raise Misuse("another follower is at work")
+        raise Misuse(BUSY)
     say(f"{read} entries were read")
-    problems = follower.problems()
+    problems = journal.problems()
     for segment, index, why in problems:
         say(f"  not understood: {segment} {index}: {why}")
     if problems:
@@ -210,6 +214,50 @@ def outbox(limit: Limit = SHOWN, log: LogUrl = LOG, journal: JournalUrl = JOURNA
         say(f"{iso(one.at)[:19]}  {one.what} to {one.to}{private}  {one.id}{tried}")
     if not found:
         say("no notice waits")
+
+
+@app.command(epilog=_examples("report", "report --since 2026-11-01 --until 2026-11-30 --json"))
+@command
+def report(
+    since: Annotated[str, typer.Option(metavar="DATE", help="From this day on.", show_default=False)] = "",
+    until: Annotated[str, typer.Option(metavar="DATE", help="To the end of this day.", show_default=False)] = "",
+    limit: Limit = SHOWN,
+    log: LogUrl = LOG,
+    journal: JournalUrl = JOURNAL,
+    json: AsJson = False,
+) -> None:
+    """Say what a reviewer should know of: decisions by caller and rule, permits that nobody confirmed, what was shown without a permit.
+
+    Days are those of the pack's time zone. Exit code 1 when something was shown without a permit, or entries of the log were not understood.
+    """
+    for text in filter(None, (since, until)):
+        if parse_date(text) is None:
+            raise Misuse(f"`{text}` is not a date: write 2026-03-03")
+    start, end = _instant(since or None), _instant(until or None)
+    with _opened(journal) as database:
+        asked = Journal(database)
+        counts, unconfirmed = asked.counts(since, until), asked.unconfirmed(start, None if end is None else end + DAY, limit)
+        unpermitted, problems = asked.shown_without_permit(limit), asked.problems()
+    _log_reading(log, "report")
+    if json:
+        names = ("caller", "action", "rule", "decision", "number")
+        print_json({
+            "counts": [dict(zip(names, one, strict=True)) for one in counts],
+            "unconfirmed": [asdict(one) for one in unconfirmed],
+            "shown_without_permit": [asdict(one) for one in unpermitted],
+            "not_understood": [{"segment": segment, "index": index, "why": why} for segment, index, why in problems],
+        })  # fmt: skip
+    else:
+        for caller, action, rule, decision, number in counts:
+            say(f"{number:>9,}  {caller}  {action} {decision}" + (f" by {rule}" if rule else ""))
+        for one in unconfirmed:
+            say(f"unconfirmed: {iso(one.at)[:19]}  {one.caller}  {one.action} {one.document} by {one.rule}  {one.decision}")
+        for one in unpermitted:
+            say(f"shown without a permit: {one.document} by {one.caller}  {one.decision}")
+        for segment, index, why in problems:
+            say(f"not understood: {segment} {index}: {why}")
+    if unpermitted or problems:
+        finding()
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,10 @@ from journal_workers import (
     written,
 )
 from sqlalchemy import select
+from typer.testing import CliRunner
 
+from cli import journal
+from cli.main import app
 from engine.decision_log.expunge import expunge
 from engine.decision_log.log import DecisionLog
 from engine.decision_log.read import LogReader
@@ -144,13 +147,13 @@ def test_an_access_tells_who_when_what_and_how(world: World) -> None:
         "subject": {"type": "professional", "id": PHYSICIAN, "properties": {"profession": "G15_10", "structure": STRUCTURE}},
         "patient_request": True, "first": True, "emergency": False, "secret": False, "status": "confirmed", "rule": "R18",
     }  # fmt: skip
-    assert world.follower.problems() == []
+    assert world.journal.problems() == []
 
 
 @pytest.mark.parametrize("action", ["list", "preview"])
 def test_looking_without_seeing_is_no_access(here: World, action: str) -> None:
     here.told(asked(action, "R18", ["DOC-1", "DOC-2"]), search(), other("read", what="journal", caller="cli"), other("ready"))
-    assert here.documents() == [] and here.pending() == [] and here.follower.problems() == []
+    assert here.documents() == [] and here.pending() == [] and here.journal.problems() == []
 
 
 def test_what_was_refused_or_withheld_is_no_access(here: World) -> None:
@@ -525,7 +528,7 @@ BROKEN: list[tuple[Any, str]] = [
 def test_what_is_not_understood_is_counted_and_stops_nothing(world: World) -> None:
     world.told(*(one for one, _ in BROKEN), read())
     assert len(world.documents()) == 1
-    found = world.follower.problems()
+    found = world.journal.problems()
     assert [number for _, number, _ in found] == list(range(1, len(BROKEN) + 1))
     for (_, _, why), (_, expected) in zip(found, BROKEN, strict=True):
         assert expected in why and PATIENT not in why and "DOC" not in why
@@ -535,17 +538,17 @@ def test_what_is_not_understood_is_counted_and_stops_nothing(world: World) -> No
 def test_what_a_database_cannot_hold_stops_nothing(world: World, poison: str) -> None:
     world.told(*(read(f"DOC-{n}", at=n) for n in range(5)), read(poison, at=5), *(read(f"DOC-{n}", at=n) for n in range(6, 9)))
     assert [one for one in world.documents() if one != poison] == [f"DOC-{n}" for n in (8, 7, 6, 4, 3, 2, 1, 0)]
-    assert len(world.follower.problems()) + (poison in world.documents()) == 1
+    assert len(world.journal.problems()) + (poison in world.documents()) == 1
 
 
 def test_an_entry_waits_for_the_meaning_of_its_codes(world: World) -> None:
     world.write(read())
     assert world.follower.step() == 1
-    assert world.documents() == [] and "pack" in world.follower.problems()[0][2]
+    assert world.documents() == [] and "pack" in world.journal.problems()[0][2]
     with DecisionLog(world.log_url, name="another", timeout=20) as log:
         world.write(pack(), log=log)
         world.follower.step()
-    assert world.documents() == ["DOC-1"] and world.follower.problems() == [] and len(world.pending()) == 1
+    assert world.documents() == ["DOC-1"] and world.journal.problems() == [] and len(world.pending()) == 1
 
 
 def test_a_pack_that_owes_what_nobody_does_is_reported(here: World) -> None:
@@ -553,7 +556,7 @@ def test_a_pack_that_owes_what_nobody_does_is_reported(here: World) -> None:
     body["obligations"] |= {"ring_a_bell": {"to": "service", "properties": {}}, "tell": {"to": "service", "properties": {"to": "x", "y": "@resource.z"}}}
     here.write(json.dumps(body).encode(), read())
     here.follower.step()
-    ((_, _, why),) = here.follower.problems()
+    ((_, _, why),) = here.journal.problems()
     assert why == "the pack owes by the service what the journal does not know: ring_a_bell, tell"
     assert here.documents() == ["DOC-1"]
 
@@ -573,7 +576,7 @@ def test_what_is_expunged_is_forgotten(world: World) -> None:
     kept = dump(world.database)
     rebuild(world.database)
     world.follower.step()
-    assert world.follower.problems() == []
+    assert world.journal.problems() == []
     assert {name: rows for name, rows in dump(world.database).items() if name != "counts"} == {name: rows for name, rows in kept.items() if name != "counts"}
 
 
@@ -831,3 +834,93 @@ def test_permits_that_nobody_confirmed(world: World) -> None:
     with suppress(RequestError):
         world.journal.unconfirmed(before="nonsense")
         raise AssertionError
+
+
+# --- from a shell ----------------------------------------------------------------------------------------------------
+
+
+def habilis(world: World, *arguments: str, code: int = 0) -> str:
+    environment = {"HABILIS_LOG": world.log_url, "HABILIS_JOURNAL": world.journal_url}
+    result = CliRunner().invoke(app, ["journal", *arguments], env=environment, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def readings(world: World) -> list[tuple[str, Any]]:
+    return [(one.body["what"], one.body.get("patient")) for one in world.reader.matching(lambda body: body["kind"] == "read") if one.body]
+
+
+def test_the_journal_is_read_from_a_shell_and_that_is_logged(here: World) -> None:
+    nurse = {"target": {"type": "professional", "id": NURSE}}
+    decisions = [read("DOC-1"), read(rule="R14", context=BREAK_GLASS, at=1), act("block", "A01-block", at=2, said=nurse)]
+    here.write(pack(), *decisions, shown(decisions[0]))
+    assert habilis(here, "follow", "--once") == "5 entries were read\n"
+    physician, ids = f"professional {PHYSICIAN} of {STRUCTURE}", [one["id"] for one in decisions]
+    assert habilis(here, "show", PATIENT).splitlines() == [
+        f"2026-11-21T11:00:02  patient {PATIENT}  block (11488-4) professional {NURSE}  by A01-block: confirmed  {ids[2]}",
+        f"2026-11-21T11:00:01  {physician}  read DOC-1 (11488-4), bris_de_glace  by R14: unconfirmed, emergency  {ids[1]}",
+        f"2026-11-21T11:00:00  {physician}  read DOC-1 (11488-4)  by R18: confirmed, first  {ids[0]}",
+    ]
+    page = json.loads(habilis(here, "show", PATIENT, "--limit", "2", "--json"))
+    rest = json.loads(habilis(here, "show", PATIENT, "--json", "--before", page["next"]))
+    assert [one["action"] for one in page["traces"] + rest["traces"]] == ["block", "read", "read"]
+    assert habilis(here, "show", "nobody") == "nothing was done to this record, as far as the journal has read\n"
+    assert readings(here) == [("journal", PATIENT)] * 3 + [("journal", "nobody")]
+
+
+def test_reviews_and_notices_from_a_shell(here: World) -> None:
+    decision = read(rule="R14", context=BREAK_GLASS)
+    here.told(decision)
+    assert habilis(here, "reviews", "--state", "open", "--since", "2026-11-21") == (
+        f'2026-11-21T11:00:00  professional {PHYSICIAN}  read, bris_de_glace "unconscious"  {decision["id"]}: open\n'
+    )
+    assert habilis(here, "review", decision["id"], "justified", "--comment", "on duty") == "the review is recorded\n"
+    assert habilis(here, "reviews", "--state", "open") == "no emergency to review\n"
+    assert ": justified, by shell:" in habilis(here, "reviews", "--until", "2026-11-22") and habilis(here, "reviews", "--until", "2026-11-21").startswith("no ")
+    assert json.loads(habilis(here, "reviews", "--json"))["reviews"][0]["state"] == "reviewed"
+    notice = here.pending()[0]
+    here.outbox.failed(notice.id, "the channel is shut", LATER)
+    lines = habilis(here, "outbox").splitlines()
+    assert [line.endswith("tried 1 times: the channel is shut") for line in lines if notice.id in line] == [True] and len(lines) == 2
+    assert "is not one of those to be reviewed" in habilis(here, "review", "0" * 26, "justified", code=2)
+    assert "unknown state `shut`" in habilis(here, "reviews", "--state", "shut", code=2)
+    assert "is neither a date nor an instant" in habilis(here, "reviews", "--since", "yesterday", code=2)
+
+
+def test_a_report_from_a_shell(here: World) -> None:
+    decision = read()
+    here.told(decision)
+    assert habilis(here, "report").splitlines() == [
+        "        1  store-1  read permit by R18",
+        f"unconfirmed: 2026-11-21T11:00:00  store-1  read DOC-1 by R18  {decision['id']}",
+    ]
+    assert habilis(here, "report", "--since", "2026-11-22") == ""
+    here.told(shown(decision, "DOC-9"), {"kind": "tea", "id": "2" * 26, "at": NOON})
+    said = habilis(here, "report", code=1)
+    assert f"shown without a permit: DOC-9 by store-1  {decision['id']}" in said and "its kind is not one that the journal knows" in said
+    told = json.loads(habilis(here, "report", "--json", code=1))
+    assert {name: len(found) for name, found in told.items()} == {"counts": 1, "unconfirmed": 1, "shown_without_permit": 1, "not_understood": 1}
+    here.follower.stop()
+    assert "not understood" in habilis(here, "follow", "--rebuild", "--once", code=1)
+    assert "is not a date" in habilis(here, "report", "--since", "soon", code=2)
+
+
+def test_nothing_is_shown_that_cannot_be_logged(here: World, place: Path) -> None:
+    here.told(read())
+    gone = {"HABILIS_LOG": f"sqlite:///{place}/gone", "HABILIS_JOURNAL": here.journal_url}
+    for arguments in (["show", PATIENT], ["reviews"], ["outbox"], ["report"]):
+        result = CliRunner().invoke(app, ["journal", *arguments], env=gone)
+        assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_another_follower_is_not_disturbed_from_a_shell(here: World) -> None:
+    here.told(read())
+    for option in ("--once", "--rebuild"):
+        assert habilis(here, "follow", option, code=2) == "another follower is at work\n"
+    assert here.documents() == ["DOC-1"]
+
+
+def test_every_command_of_the_journal_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
+    for one in journal.app.registered_commands:
+        assert f"\n    habilis journal {one.callback.__name__}" in page

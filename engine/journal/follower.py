@@ -76,13 +76,17 @@ class Follower:
 
         Raises `LogUnavailable` or `JournalUnavailable`; what was read by then is kept.
         """
-        self.leading = self._turn.take()
-        if not self.leading:
+        if not self.lead():
             return 0
         try:
             return self._pass()
         except ERRORS as error:
             raise JournalUnavailable(f"the journal cannot be written ({reason(error)})") from None
+
+    def lead(self) -> bool:
+        """Take the turn, or keep it: whether this follower is the one that works."""
+        self.leading = self._turn.take()
+        return self.leading
 
     def _pass(self) -> int:
         with self.database.reading() as connection:
@@ -232,14 +236,6 @@ class Follower:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    # --- what it could not read ---
-
-    def problems(self) -> list[tuple[str, int, str]]:
-        """Entries that were not understood: segment, index, why."""
-        with self.database.reading() as connection:
-            found = select(t.problems.c.segment, t.problems.c.number, t.problems.c.why).order_by(t.problems.c.segment, t.problems.c.number)
-            return [(segment, number, why) for segment, number, why in connection.execute(found)]
 
 
 def rebuild(database: Database) -> None:

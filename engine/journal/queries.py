@@ -275,6 +275,12 @@ class Journal:
         with self.database.reading() as connection:
             return [ShownWithoutPermit(*one) for one in connection.execute(found.order_by(*found.selected_columns[:3]).limit(limit))]
 
+    def problems(self) -> list[tuple[str, int, str]]:
+        """Entries of the log that were not understood: segment, index, why."""
+        found = select(t.problems.c.segment, t.problems.c.number, t.problems.c.why).order_by(t.problems.c.segment, t.problems.c.number)
+        with self.database.reading() as connection:
+            return [(segment, number, why) for segment, number, why in connection.execute(found)]
+
     def counts(self, since: str = "", until: str = "") -> list[tuple[str, str, str, str, int]]:
         """How many decisions each caller had by each rule: caller, action, rule, decision, number. From day to day, both included, as `2026-11-21`."""
         names = ("caller", "action", "rule", "decision")
