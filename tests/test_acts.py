@@ -17,7 +17,7 @@ from engine.calendar import FOREVER, parse_instant
 from engine.consent.acts import Access, Done, access_list, directives_of, patient_of, perform, perform_all, preview
 from engine.consent.directives import parse_directives
 from engine.consent.fold import Record
-from engine.consent.store import Act, Also, ConsentStore, Token
+from engine.consent.store import Act, Also, ConsentStore
 from engine.consent.store import Conflict as RealConflict
 from engine.errors import RequestError
 from engine.pack import load_pack
@@ -337,6 +337,8 @@ def test_a_permitted_act_is_recorded_and_honoured_by_the_next_decision(case: Cas
     assert [dict(one) for one in done.directives] == [{**one, **said} for one in case.records]
     assert store.written(len(case.known), case.patient) == list(done.directives)
     assert done.token == len(store.kept[case.patient])
+    ((act, before, after),) = store.acts
+    assert (act.id, act.action, act.rule, before, after) == (done.id, case.request.action.name, done.answer.rule, len(case.known), done.token)
     assert rule(case.question, store.kept[case.patient]) == case.after
 
 
@@ -413,6 +415,8 @@ def test_a_refused_act_writes_nothing(case: Case, subject: Entity):
     done = perform(PDP, store, replace(case.request, subject=subject), NOW, Conflict)
     assert not done.answer.permitted and done.directives == () and done.token == len(case.known)
     assert store.written(len(case.known), case.patient) == []
+    ((act, before, after),) = store.acts
+    assert (act.id, act.rule, act.told["subject"]["id"], before, after) == (done.id, done.answer.rule, subject.id, done.token, done.token)
 
 
 def decided(request: Request, *known: Mapping[str, Any]) -> tuple[str, int]:
@@ -771,9 +775,10 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     ConsentStore("sqlite:///consent.db", PDP.pack.vocabulary, create=True).close()
     blocks = re.findall(r"```python\n(.*?)```", (FOLDER.parent / "docs/consent.md").read_text(), re.S)
-    names: dict[str, Any] = {"now": NOW, "data": b"identifier,profession\n10000000017,G15_10\n", "messages": []}
+    names: dict[str, Any] = {"now": NOW, "patient": PATIENT, "data": b"identifier,profession\n10000000017,G15_10\n", "messages": []}
     for block in blocks:
         exec(block, names)
     names["store"].close()
-    assert len(blocks) == 3 and names["done"].answer.rule == "R01" and (names["found"], names["taken"], names["dead"]) == ([], [], [])
+    assert len(blocks) == 4 and names["done"].answer.rule == "R01" and names["one"].act.id == names["done"].id
+    assert (names["found"], names["taken"], names["dead"]) == ([], [], [])
     assert names["block"].action.properties["target"]["profession"] == "G15_10"
