@@ -60,15 +60,15 @@ async def act(body: ActAsked, request: Request, runtime: RuntimeOf, caller: Desk
     question, by = parse_request(body.model_dump(exclude_none=True)), by_of(request, caller)
     await runtime.check(caller, question.subject, by)
     id, done = await runtime.blocking(runtime.service.act, question, by)
-    return {**_told(runtime, id, done.answer), "directives": list(done.directives), "consent_token": str(done.token)}
+    return {**told_of(runtime, id, done.answer), "directives": list(done.directives), "consent_token": str(done.token)}
 
 
 @router.post("/access-list")
 async def who_has_access(body: Asked, request: Request, runtime: RuntimeOf, caller: Desk) -> dict[str, Any]:
     """Who is named in the record, why, and until when."""
-    question = _about(body, READ_LIST)
-    look = await _decided(runtime, caller, question, by_of(request, caller))
-    told = _told(runtime, look.id, look.answers[0])
+    question = about(body, READ_LIST)
+    look = await decided(runtime, caller, question, by_of(request, caller))
+    told = told_of(runtime, look.id, look.answers[0])
     if not look.permits(0):
         return told
     pack, record = look.live.pdp.pack, look.answers[0].record
@@ -80,9 +80,9 @@ async def who_has_access(body: Asked, request: Request, runtime: RuntimeOf, call
 @router.post("/history")
 async def history(body: HistoryAsked, request: Request, runtime: RuntimeOf, caller: Desk) -> dict[str, Any]:
     """What was ever said in the record, oldest first; of one `kind`, such as masks. Whoever may see only his own traces sees only what he said himself."""
-    question = _about(body, READ_TRACES)
-    look = await _decided(runtime, caller, question, by_of(request, caller))
-    told = _told(runtime, look.id, look.answers[0])
+    question = about(body, READ_TRACES)
+    look = await decided(runtime, caller, question, by_of(request, caller))
+    told = told_of(runtime, look.id, look.answers[0])
     if not look.permits(0):
         return told
     store = look.live.store
@@ -136,11 +136,11 @@ def _document(runtime: Runtime, shape: EntityShape, patient: str) -> Entity:
 # --- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _about(body: Asked, action: str) -> Question:
+def about(body: Asked, action: str) -> Question:
     return parse_request({**body.model_dump(exclude_none=True, include={"subject", "resource", "context"}), "action": {"name": action}})
 
 
-async def _decided(runtime: Runtime, caller: Caller, question: Question, by: By) -> Look:
+async def decided(runtime: Runtime, caller: Caller, question: Question, by: By) -> Look:
     """The decision on looking at a record, logged."""
     await runtime.check(caller, question.subject, by)
     look = await runtime.look(question.subject, question.action, [question.resource], question.context)
@@ -148,7 +148,7 @@ async def _decided(runtime: Runtime, caller: Caller, question: Question, by: By)
     return look
 
 
-def _told(runtime: Runtime, id: str, answer: Answer) -> dict[str, Any]:
+def told_of(runtime: Runtime, id: str, answer: Answer) -> dict[str, Any]:
     languages = runtime.service.live.pdp.pack.languages
     told = answer.for_requester(languages)
     obligations = [{"id": f"o{n}", "type": one["id"], "properties": one["properties"]} for n, one in enumerate(told["obligations"], 1)]
