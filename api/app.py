@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from api import accesses, consent
+from api import accesses, consent, journal
 from api.callers import Caller
 from api.errors import headers_of, message_of, status_of
 from api.hot import ONE, SEVERAL, Hot
@@ -47,7 +47,7 @@ def create_app(runtime: Runtime) -> Hot:
     _metadata(app, runtime)
     _searches(app)
     _health(app)
-    for one in (consent, accesses):
+    for one in (consent, accesses, journal):
         app.include_router(one.router)
     return Hot(Traced(app, runtime.telemetry), runtime)
 
