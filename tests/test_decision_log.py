@@ -136,6 +136,34 @@ def test_a_request_that_was_given_up_hurts_no_other(url: str) -> None:
     assert "other" in ids(url)
 
 
+def test_a_loop_may_append_and_wait_at_once(url: str) -> None:
+    """What it has at hand is queued when its turn ends, which it does not while it waits."""
+
+    async def run(log: DecisionLog) -> None:
+        pending = asyncio.ensure_future(log.append(body("1")))
+        await asyncio.sleep(0)
+        log.append_now(body("2"))
+        await pending
+
+    with appending(url, timeout=20) as log:
+        asyncio.run(run(log))
+    assert ids(url) == ["1", "2"]
+
+
+def test_a_loop_that_ends_before_its_entries_are_queued_stops_nobody(url: str) -> None:
+    with appending(url, timeout=20) as log:
+        loop = asyncio.new_event_loop()
+        append = log.append(body("1"))
+        asyncio._set_running_loop(loop)
+        append.send(None)
+        asyncio._set_running_loop(None)
+        loop.close()
+        append.close()
+        log.append_now(body("2"))
+        asyncio.run(log.append(body("3")))
+    assert ids(url) == ["1", "2", "3"]
+
+
 def test_a_closed_log_takes_nothing(url: str) -> None:
     log = DecisionLog(url, create=True)
     log.close()

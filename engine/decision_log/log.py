@@ -12,7 +12,6 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -57,6 +56,7 @@ class _Batch:
     bodies: list[bytes] = field(default_factory=list)
     loops: dict[asyncio.AbstractEventLoop, _Waiters] = field(default_factory=dict)
     threads: list[Future[None]] = field(default_factory=list)
+    is_queued: bool = False
     is_late: bool = False
 
     def settle(self, reason: str | None) -> None:
@@ -68,10 +68,6 @@ class _Batch:
         for loop, waiters in self.loops.items():
             with suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(waiters.settle, reason)
-
-
-def _at_once(queue: Callable[[_Batch], object], batch: _Batch) -> None:
-    queue(batch)
 
 
 class DecisionLog:
@@ -112,11 +108,12 @@ class DecisionLog:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._guard:
-            batch = self._joined(bodies, loop.call_soon)
+            batch = self._joined(bodies)
             waiters = batch.loops.get(loop)
             if waiters is None:
                 timer = loop.call_later(self._timeout, self._expire, batch, loop)
                 batch.loops[loop] = _Waiters([future], timer)
+                loop.call_soon(self._queue, batch)
             else:
                 waiters.futures.append(future)
         await future
@@ -125,25 +122,29 @@ class DecisionLog:
         """The same, for a thread that can wait. On a loop's own thread it makes everybody wait."""
         future: Future[None] = Future()
         with self._guard:
-            self._joined(bodies, _at_once).threads.append(future)
+            batch = self._joined(bodies)
+            batch.threads.append(future)
+        self._queue(batch)
         try:
             future.result(self._timeout)
         except TimeoutError:
             raise LogUnavailable(self._too_late()) from None
 
-    def _joined(self, bodies: tuple[bytes, ...], soon: Callable[..., object]) -> _Batch:
-        """The batch that takes these entries: the open one, or a new one, which is queued soon and stays open until its turn comes.
-
-        A loop queues it when it has run what it has at hand: what arrived together is written together, though the writer was idle.
-        """
+    def _joined(self, bodies: tuple[bytes, ...]) -> _Batch:
+        """The batch that takes these entries, which is open until the writer's turn comes to it."""
         if self._closed:
             raise LogUnavailable("the decision log is closed")
-        batch = self._open
-        if batch is None:
-            batch = self._open = _Batch()
-            soon(self._batches.put, batch)
-        batch.bodies += bodies
-        return batch
+        if self._open is None:
+            self._open = _Batch()
+        self._open.bodies += bodies
+        return self._open
+
+    def _queue(self, batch: _Batch) -> None:
+        """Have a batch written. A thread does so at once; a loop when it has run what it has at hand, so that what arrived together is written together."""
+        with self._guard:
+            if not batch.is_queued:
+                batch.is_queued = True
+                self._batches.put(batch)
 
     def _expire(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> None:
         """Nobody waits for ever behind a disk that does not answer. What was not begun by then is left out."""
@@ -217,6 +218,9 @@ class DecisionLog:
             if self._closed:
                 return
             self._closed = True
+            last = self._open
+        if last is not None:
+            self._queue(last)
         self._batches.put(None)
         self._thread.join(2 * self._timeout)
         if self.checkpoints is not None:
