@@ -7,6 +7,7 @@ Each worker opens everything for itself: a connection, a thread or a segment of 
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ from engine.compiled import load
 from engine.consent.cache import RedisCache
 from engine.consent.directory import Directory, parse_directory
 from engine.consent.store import ConsentStore
-from engine.decision_log.checkpoint import new_key, parse_private_key
+from engine.decision_log.checkpoint import new_key, parse_private_key, verifier_key
 from engine.decision_log.log import DecisionLog
 from engine.errors import Diagnostic, PackError
 from engine.pdp import Pdp, load_pdp
@@ -47,7 +48,10 @@ def open_runtime(settings: Settings) -> Runtime:
     if settings.create:
         _make_folders(settings)
     store = ConsentStore(settings.store.get_secret_value(), pdp.pack.vocabulary, cache, create=settings.create)
-    log = DecisionLog(settings.log.get_secret_value(), name=f"worker-{os.getpid()}", key=_key(settings.log_key), create=settings.create)
+    key = _key(settings.log_key)
+    log = DecisionLog(settings.log.get_secret_value(), name=f"worker-{os.getpid()}", key=key, create=settings.create)
+    if settings.create and key is not None and settings.log_key is not None:
+        _publish(settings.log_key.with_suffix(".pub"), str(verifier_key(log.origin, key)))
     service = Service(pdp, store, log, directory)
     telemetry = Telemetry(settings, Metrics(), _gauges(service, log))
     return Runtime(settings, service, store, log, callers, telemetry)
@@ -86,6 +90,12 @@ def _make_folders(settings: Settings) -> None:
                 file.write(new_key())
 
 
+def _publish(path: Path, line: str) -> None:
+    """Write the public half of the key beside it, where there is no such file: it is what `habilis log verify --keys` takes."""
+    with suppress(FileExistsError), path.open("x") as file:
+        file.write(line + "\n")
+
+
 def _key(path: Path | None) -> Ed25519PrivateKey | None:
     if path is None:
         return None
@@ -100,6 +110,8 @@ def application() -> App:
     app = in_flight = InFlight(hot, settings.max_concurrency, FREE)
     rate = Rate(app, settings.rate, identify=by_caller(runtime.callers), free=FREE) if settings.rate else None
     app = Envelope(Body(rate or app, settings.max_body, settings.body_timeout), report)
+    gc.collect()
+    gc.freeze()  # a pack is a million objects that never die: each full collection would walk them, for 0.1 seconds
     GuardedProtocol.direct = Direct(hot, in_flight, settings.max_body, settings.body_timeout, rate, settings.open)
     GuardedProtocol.request_bytes = GuardedProtocol.header_bytes + 2 * settings.max_body + 65_536
     return Loopback(app) if settings.open else app
