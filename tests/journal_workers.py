@@ -61,7 +61,7 @@ def asked(
         id=id or new_id(), at=NOON + at, received=NOON + at, caller=caller, patient=patient,
         subject={"type": kind, "id": subject, "properties": {"profession": "G15_10", "structure": STRUCTURE} if properties is None else properties},
         action={"name": action, "properties": said or {}}, context={"purpose": "care", **(context or {})}, token="1.1", pack=pdp().pack.digest,
-        mode="list" if len(documents) > 1 else "one", items=[(one, "11488-4", 0, outcome(rule), "R") for one in documents], **more,
+        mode="list" if len(documents) > 1 else "one", items=[(one, None if one == patient else "11488-4", 0, outcome(rule), "R") for one in documents], **more,
     )  # fmt: skip
     return msgspec.to_builtins(made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sqlite3
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from typer.testing import CliRunner
 
 from cli import journal
 from cli.main import app
+from engine.consent.store import ConsentStore
 from engine.decision_log.expunge import expunge
 from engine.decision_log.log import DecisionLog
 from engine.decision_log.read import LogReader
@@ -52,7 +55,8 @@ from engine.journal.derive import PATIENCE, derive
 from engine.journal.follower import Follower, keep, rebuild
 from engine.journal.notices import LEASE, LONGEST_WAIT, STALE, Notice, Outbox
 from engine.journal.queries import EVERYTHING, Journal, View, position, view_of
-from engine.request import Entity
+from engine.request import Action, Entity, Request
+from engine.service import By, Service
 
 pytest_plugins = ["servers"]
 
@@ -828,12 +832,58 @@ def test_what_was_shown_without_a_permit_is_found(world: World) -> None:
 def test_permits_that_nobody_confirmed(world: World) -> None:
     confirmed, not_shown, lost = read(), read("DOC-2", at=1), read("DOC-3", at=2)
     world.told(confirmed, shown(confirmed), not_shown, shown(not_shown, word="not_shown"), lost, read("DOC-4", at=3))
-    found = world.journal.unconfirmed()
+    world.told(act("block", "A01-block", "asked", at=-1), asked("read_traces", "A06-holder", [PATIENT], kind="patient", subject=PATIENT))
+    *found, stopped = world.journal.unconfirmed()
+    assert (stopped.action, stopped.document) == ("block", ""), "an act that was never finished"
     assert [(one.document, one.caller, one.rule) for one in found] == [("DOC-4", "store-1", "R18"), ("DOC-3", "store-1", "R18")]
-    assert world.journal.unconfirmed(before=position(found[0])) == found[1:] == world.journal.unconfirmed(until=NOON + 3)
+    assert world.journal.unconfirmed(before=position(found[0])) == [*found[1:], stopped] == world.journal.unconfirmed(until=NOON + 3)
     with suppress(RequestError):
         world.journal.unconfirmed(before="nonsense")
         raise AssertionError
+
+
+# --- with the service that writes the log ----------------------------------------------------------------------------
+
+
+def test_what_the_service_decides_is_in_the_journal(here: World, place: Path) -> None:
+    """The entries are the service's own: acts, a reading, an emergency, a list; and the journal is shown by the policy itself."""
+    holder, physician = Entity("patient", PATIENT), Entity("professional", PHYSICIAN, {"profession": "G15_10", "authentication": "DIRECTE"})
+    document = Entity("document", "DOC-1", {"patient": PATIENT, "type": "11488-4", "status": "Approved", "confidentiality": ["N"], "author": NURSE})
+    record, care = Entity("record", PATIENT), {"purpose": "care"}
+    hours = count(NOON, 3600.0)
+    with ConsentStore(f"sqlite:///{place}/consent.db", pdp().pack.vocabulary, create=True) as store:
+        service = Service(pdp(), store, here.log, clock=lambda: next(hours))
+        by = By("store-1", "")
+        target = {"type": "professional", "id": PHYSICIAN}
+        service.act(Request(holder, Action("open", {"birth_date": "1979-03-28"}), record, care), by)
+        emergency = asyncio.run(service.decide(physician, Action("read"), [document], care | BREAK_GLASS | {"session": "S-1"}, by))
+        service.act(Request(holder, Action("grant_access", {"target": target, "given": "in_person"}), record, care), by)
+        asyncio.run(service.decide(physician, Action("list"), [document, document], care, by))
+        reading = asyncio.run(service.decide(physician, Action("read"), [document], care | {"patient_request": True}, by))
+        here.write(other("outcome", decision=reading.id, document="DOC-1", outcome="shown", caller="store-1"))
+        traces = asyncio.run(service.decide(holder, Action("read_traces"), [record], care, by))
+        assert [one.answers[0].rule for one in (emergency, reading, traces)] == ["R14", "R18", "A06-holder"]
+        here.follower.step()
+
+        def may_see(documents: Any) -> set[str]:
+            answers = pdp().decide_many(holder, Action("read"), [document], care, store.read(PATIENT, next(hours))[0])
+            return {one.request.resource.id for one in answers if one.permitted}
+
+        page = here.journal.page(PATIENT, view_of(traces.answers[0].obligations, holder), may_see)
+    assert [(one.action, one.document, one.rule, one.status, one.first, one.emergency, one.patient_request) for one in page.traces] == [
+        ("read_traces", "", "A06-holder", "unconfirmed", False, False, False),
+        ("read", "DOC-1", "R18", "confirmed", False, False, True),
+        ("grant_access", "", "A01-someone", "confirmed", False, False, False),
+        ("read", "DOC-1", "R14", "unconfirmed", True, True, False),
+        ("open", "", "A10", "confirmed", False, False, False),
+    ]
+    assert page.traces[2].target == target and here.journal.problems() == []
+    assert told_to(here.pending(NOON + 86_400)) == [
+        ("notify_first_access", "holder", False),
+        ("notify_holder", "holder", False),
+        ("notify_treating_physician", "treating physicians", False),
+    ]
+    assert [one.decision for one in here.journal.reviews()] == [emergency.id]
 
 
 # --- from a shell ----------------------------------------------------------------------------------------------------
@@ -857,7 +907,7 @@ def test_the_journal_is_read_from_a_shell_and_that_is_logged(here: World) -> Non
     assert habilis(here, "follow", "--once") == "5 entries were read\n"
     physician, ids = f"professional {PHYSICIAN} of {STRUCTURE}", [one["id"] for one in decisions]
     assert habilis(here, "show", PATIENT).splitlines() == [
-        f"2026-11-21T11:00:02  patient {PATIENT}  block (11488-4) professional {NURSE}  by A01-block: confirmed  {ids[2]}",
+        f"2026-11-21T11:00:02  patient {PATIENT}  block professional {NURSE}  by A01-block: confirmed  {ids[2]}",
         f"2026-11-21T11:00:01  {physician}  read DOC-1 (11488-4), bris_de_glace  by R14: unconfirmed, emergency  {ids[1]}",
         f"2026-11-21T11:00:00  {physician}  read DOC-1 (11488-4)  by R18: confirmed, first  {ids[0]}",
     ]

@@ -19,7 +19,7 @@ from engine.decision_log.entries import entry
 from engine.errors import RequestError
 from engine.journal import tables as t
 from engine.journal.database import Database, insert
-from engine.journal.derive import READ
+from engine.journal.derive import ASKED, READ
 from engine.journal.notices import joined_outcomes, parse, with_outcomes
 from engine.request import Entity
 
@@ -254,12 +254,12 @@ class Journal:
     # --- other reports ---
 
     def unconfirmed(self, since: float | None = None, until: float | None = None, limit: int = 100, before: str = "") -> list[Unconfirmed]:
-        """Permits of which nobody has said what became of them, newest first."""
+        """Permits for a document, and acts, of which nobody has said what became of them, newest first. Who only asks about a record has nothing to say."""
         shown, not_shown = joined_outcomes()
         order = (t.accesses.c.at, t.accesses.c.decision, t.accesses.c.document)
         columns = (t.accesses.c[name] for name in ("decision", "at", "patient", "document", "action", "caller", "rule"))
         found = select(*columns).select_from(with_outcomes(t.accesses, shown, not_shown)).where(shown.c.shown.is_(None), not_shown.c.shown.is_(None))
-        found = found.where(*_between(t.accesses.c.at, since, until))
+        found = found.where(or_(t.accesses.c.document != "", t.accesses.c.rank == ASKED), *_between(t.accesses.c.at, since, until))
         if before:
             found = found.where(tuple_(*order) < _parse(before))
         with self.database.reading() as connection:
