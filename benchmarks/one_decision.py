@@ -98,18 +98,18 @@ def facts_objects(tables: Tables, codes: list[int]) -> list[Any]:
 def _from_facts(pdp: Pdp, codes: list[int], orders: list[list[int]]) -> list[Contender]:
     runner = pdp.runner(SUBJECT, ACTION)
     assert runner is not None
-    tables, evaluate, pack_indexes, pack = runner.tables, runner.evaluate, runner.tables.pack_indexes, runner.tables.pack
+    tables, evaluate, evaluate_places, pack = runner.tables, runner.evaluate, runner.tables.evaluate_places, runner.tables.pack
     facts, generated = facts_objects(tables, codes), peers.python_function(pdp)
     for code, one in zip(codes, facts, strict=True):
         rule = pdp.outcomes[evaluate(code)].rule
-        assert evaluate(pack_indexes(one)) == evaluate(code) and plain.rule_of(one) == generated(one) == rule, (one, rule)
+        assert evaluate_places(one) == evaluate(code) and plain.rule_of(one) == generated(one) == rule, (one, rule)
     several = len(codes) // 10
     mappings = [tables.unpack(code) for code in codes[:several]]
     few = [[n for n in order if n < several] for order in orders]
     objects = shuffled_blocks(facts, orders)
     return [
         Contender(PACKED, evaluate, shuffled_blocks(codes, orders)),
-        Contender(OBJECT, lambda one: evaluate(pack_indexes(one)), objects),
+        Contender(OBJECT, evaluate_places, objects),
         Contender(MAPPING, lambda one: evaluate(pack(one)), shuffled_blocks(mappings, few)),
         Contender(PLAIN_OBJECT, plain.rule_of, objects),
         Contender(GENERATED, generated, objects),

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import mul
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from engine.evaluator.diagram import Store
 from engine.evaluator.slices import FIRST_OUTCOME, Slice
 from engine.vocabulary import Value
 
-FEW = 4
+FEW = 3
 MAX_TABLE = 1 << 14
-LARGEST_TABLE = 1 << 22
-"""Entries of a table: small ones stay in the processor's cache. Packs of thousands of rules get larger ones rather than more digits."""
+LARGEST_TABLE = 1 << 18
+"""Entries of a table: small ones stay in the processor's cache. Packs of thousands of rules get larger ones rather than more digits: with 10,000 rules a
+fourth digit of small tables makes 0.20 microseconds of 0.16."""
 HUGE_TABLE = 1 << 26
 """No table has more entries, not even that of one variable alone: a quarter of a gigabyte."""
 MAX_BITS = 62
@@ -65,23 +65,28 @@ class Tables:
         return {name: self.values[name][min(code >> shift & (1 << bits) - 1, len(self.values[name]) - 1)] for name, (shift, bits) in self.fields.items()}
 
     @cached_property
-    def weights(self) -> tuple[int, ...]:
-        return tuple(1 << shift for shift, _ in self.fields.values())
-
-    def pack_indexes(self, indexes: Sequence[int]) -> int:
-        """A situation given as the place of each fact's value among its values, in the order of `fields`."""
-        return sum(map(mul, indexes, self.weights))
-
-    @cached_property
     def evaluate(self) -> Callable[[int], int]:
         """The number of the outcome of a packed situation. Written out: a loop over the digits costs as much as the look-ups."""
-        known: dict[str, Any] = {}
-
-        def bind(value: Any) -> str:
-            known[f"t{len(known)}"] = value
-            return f"t{len(known) - 1}"
-
+        known, bind = _names()
         return eval(f"lambda code: {self.expression(bind)}", known)  # type: ignore[no-any-return]
+
+    @cached_property
+    def evaluate_places(self) -> Callable[[Sequence[int]], int]:
+        """The number of the outcome of a situation given as the place of each fact's value among its values, in the order of `fields`.
+
+        Written out, digit by digit: 0.58 microseconds for 27 facts, 0.75 by way of the packed situation (its numbers are large), 1.17 with a sum of products.
+        """
+        known, bind = _names()
+        names = [f"f{n}" for n in range(len(self.fields))]
+        lines = [f"({''.join(f'{name}, ' for name in names)}) = places", "state = 0"]
+        for digit, table in zip(self.digits, self._flat, strict=True):
+            for name, (fact, (shift, _)) in zip(names, self.fields.items(), strict=True):
+                if digit.shift <= shift < digit.shift + digit.bits:
+                    weight = 1 << shift - digit.shift
+                    lines.append(f"if {name}: state += {weight}" + (f" * {name}" if len(self.values[fact]) > 2 else ""))
+            lines.append(f"state = {bind(table)}[state]")
+        exec("def evaluate(places):\n" + "".join(f"    {line}\n" for line in [*lines, "return state"]), known)
+        return known["evaluate"]  # type: ignore[no-any-return]
 
     def expression(self, bind: Callable[[Any], str]) -> str:
         """Python for `evaluate(code)`; `bind` names a value. The last digit has nothing above it, so it needs no mask."""
@@ -112,6 +117,17 @@ class Tables:
     def pack_columns(self, columns: Mapping[str, NDArray[np.integer]]) -> NDArray[np.int64]:
         """Packed situations from columns of facts: for each fact the places of its values, shape (n,), any integer type."""
         return sum((columns[name].astype(np.int64) << shift for name, (shift, _) in self.fields.items()), np.int64(0))  # type: ignore[return-value]
+
+
+def _names() -> tuple[dict[str, Any], Callable[[Any], str]]:
+    """The values that some text names, and a function that names one more."""
+    known: dict[str, Any] = {}
+
+    def bind(value: Any) -> str:
+        known[f"t{len(known)}"] = value
+        return f"t{len(known) - 1}"
+
+    return known, bind
 
 
 def _index(values: tuple[Value, ...], value: Value) -> int:
