@@ -555,6 +555,16 @@ def test_an_entry_waits_for_the_meaning_of_its_codes(world: World) -> None:
     assert world.documents() == ["DOC-1"] and world.journal.problems() == [] and len(world.pending()) == 1
 
 
+def test_of_entries_that_waited_one_that_cannot_be_kept_stops_nothing(world: World) -> None:
+    world.write(read("DOC-\x00"), read())
+    world.follower.step()
+    assert len(world.journal.problems()) == 2
+    world.told(read("DOC-2", at=1))
+    assert {"DOC-2", "DOC-1"} <= set(world.documents())
+    assert len(world.journal.problems()) == 3 - len(world.documents())
+    assert world.follower.step() == 0
+
+
 def test_a_pack_that_owes_what_nobody_does_is_reported(here: World) -> None:
     body = json.loads(pack())
     body["obligations"] |= {"ring_a_bell": {"to": "service", "properties": {}}, "tell": {"to": "service", "properties": {"to": "x", "y": "@resource.z"}}}

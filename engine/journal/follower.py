@@ -27,6 +27,9 @@ BATCH = 500
 ROWS = 10_000
 """Accesses of one transaction, beyond which a batch is cut short: an entry may hold a long list."""
 
+FAULTS = (*ERRORS, ValueError, TypeError, OverflowError)
+"""What writing a row may raise: the database's errors, and the driver's for what it cannot hand over."""
+
 technical = logging.getLogger("habilis.journal")
 
 
@@ -102,6 +105,7 @@ class Follower:
                 trouble = trouble or str(error)  # the other segments are no worse for it
             except _Moved:
                 whole = False
+        self._solve()
         if trouble:
             raise LogUnavailable(trouble)
         if whole and not complete and not self._stop.is_set():
@@ -139,10 +143,10 @@ class Follower:
         try:
             self._write(segment, start, start + len(found), [self._rows(segment, one) for one in found])
             return
-        except (*ERRORS, ValueError, TypeError, OverflowError) as error:
+        except FAULTS as error:
             if not _is_about_data(error):
                 raise
-            why = f"the database cannot keep it ({reason(error)})"
+            why = _unkeepable(error)
         if len(found) > 1:
             for at, one in enumerate(found):
                 self._keep(segment, start + at, [one])
@@ -169,30 +173,38 @@ class Follower:
         rows = Rows()
         for one in several:
             rows.add(one)
-        solved = self._solved([one["digest"] for one in rows.packs], rows)
         with self.database.transaction() as connection:
             connection.execute(select(t.journal.c.one).with_for_update())
             if (connection.execute(select(t.cursors.c.next).where(t.cursors.c.segment == segment)).scalar() or 0) != start:
                 raise _Moved
             connection.execute(update(t.journal).values(origin=self.log.origin))
-            for place in solved:
-                connection.execute(delete(t.problems).where(t.problems.c.segment == place[0], t.problems.c.number == place[1]))
             keep(connection, rows)
             moved = insert(connection, t.cursors).values(segment=segment, next=stop)
             connection.execute(moved.on_conflict_do_update(index_elements=["segment"], set_={"next": stop}))
 
-    def _solved(self, digests: Sequence[str], rows: Rows) -> list[tuple[str, int]]:
-        """Entries that waited for these packs, which other segments told of: their rows are added."""
-        if not digests:
-            return []
+    def _solve(self) -> None:
+        """Keep the entries that waited for a pack which another segment told of meanwhile."""
         with self.database.reading() as connection:
-            waiting = connection.execute(select(t.problems.c.segment, t.problems.c.number).where(t.problems.c.pack.in_(digests))).all()
+            found = select(t.problems.c.segment, t.problems.c.number).join(t.packs, t.packs.c.digest == t.problems.c.pack)
+            waiting = connection.execute(found).all()
         for segment, number in waiting:
             for one in self.log.entries(segment, number, 1):
-                more = self._rows(segment, one)
-                more.entries.clear()
-                rows.add(more)
-        return [(segment, number) for segment, number in waiting]
+                rows = self._rows(segment, one)
+                rows.entries.clear()  # its place is known already
+                self._replace(and_(t.problems.c.segment == segment, t.problems.c.number == number), rows)
+
+    def _replace(self, problem: Any, rows: Rows) -> None:
+        """A problem by the rows that were wanting, unless another follower has just done it."""
+        try:
+            with self.database.transaction() as connection:
+                connection.execute(select(t.journal.c.one).with_for_update())
+                if connection.execute(delete(t.problems).where(problem)).rowcount:
+                    keep(connection, rows)
+        except FAULTS as error:
+            if not _is_about_data(error):
+                raise
+            with self.database.transaction() as connection:
+                connection.execute(update(t.problems).where(problem).values(pack="", why=_unkeepable(error)))
 
     # --- a thread ---
 
@@ -255,6 +267,10 @@ def _is_about_data(error: Exception) -> bool:
     if code is not None:
         return code[:2] in ("22", "23", "54")
     return isinstance(cause, ValueError | TypeError | OverflowError) or type(cause).__name__ in ("DataError", "IntegrityError", "InterfaceError")
+
+
+def _unkeepable(error: Exception) -> str:
+    return f"the database cannot keep it ({reason(error)})"
 
 
 # --- writing rows ----------------------------------------------------------------------------------------------------
