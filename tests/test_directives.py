@@ -136,6 +136,8 @@ WRONG = [
     ("a target that is a number", BLOCK | {"target": {"professional": 1}}, "directive.target.professional: must be text that is not blank"),
     ("a blank target", BLOCK | {"target": {"professional": [" "]}}, "directive.target.professional: must be text that is not blank"),
     ("an empty interval", {"kind": "mask", "target": {"deposited": {}}}, "directive.target.deposited: must have `from`, `until` or both, and nothing else"),
+    ("a text for an interval", {"kind": "mask", "target": {"deposited": "2026"}}, "directive.target.deposited: must have `from`, `until` or both, and nothing else"),
+    ("an interval for a text", {"kind": "mask", "target": {"type": {"from": "2026-01-01"}}}, "directive.target.type: must be text that is not blank"),
     ("an interval of nulls", {"kind": "mask", "target": {"deposited": {"from": None}}},
      "directive.target.deposited: must have `from`, `until` or both, and nothing else"),
     ("an interval with another word", {"kind": "mask", "target": {"deposited": {"form": "2026-01-01"}}},

@@ -1126,6 +1126,15 @@ CASES = [
         """,
     ),
     case(
+        "an-interval-that-is-no-target",
+        "vocabulary.toml", '[kind.block]\ntargets = ["professional"]', '[kind.block]\ntargets = ["professional", "deposited"]\nintervals = ["deposit"]',
+        """
+        vocabulary.toml:13: error[target-unknown]: a directive of kind `block` has no target `deposit`
+           13 | intervals = ["deposit"]
+          help: did you mean `deposited`?
+        """,
+    ),
+    case(
         "a-property-that-every-directive-has",
         "vocabulary.toml", 'properties = ["given"]', 'properties = ["given", "basis"]',
         """
