@@ -120,7 +120,7 @@ class Envelope:
         try:
             await self.app(scope, receive, answer)
         except Exception as error:
-            if ended:  # whoever answered has reported it
+            if ended:  # whoever answered has reported it, or took the body away
                 return
             self.report(error)
             if started:
@@ -146,14 +146,11 @@ class Body:
             return
         length = header(scope, b"content-length")
         body = _Arriving(self, receive, send)
-        if length is not None and (len(length) > 15 or int(length) > self.most):
+        if length is not None and int(length) > self.most:
             await body.too_large()
             return
         try:
             await self.app(scope, body.receive, body.send)
-        except Exception:
-            if not body.refused:  # otherwise it has been answered, and the application missed the rest of its body
-                raise
         finally:
             self.awaited.pop(body, None)
 
@@ -177,17 +174,15 @@ class Body:
 class _Arriving:
     """One body on its way. Once it is refused, the application hears that the client is gone, and nobody hears the application."""
 
-    __slots__ = ("_answering", "_limits", "_receive", "_send", "_size", "_started", "_whole", "refused")
+    __slots__ = ("_answering", "_limits", "_receive", "_send", "_size", "_started", "refused")
 
     def __init__(self, limits: Body, receive: Receive, send: Send):
         self._limits, self._receive, self._send = limits, receive, send
         self._size = 0
-        self._started = self._whole = self.refused = False
+        self._started = self.refused = False
         self._answering: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
-        if self._whole:
-            return await self._receive()
         if not self._started:
             self._started = True
             self._limits.start(self)
@@ -199,7 +194,6 @@ class _Arriving:
             await self.too_large()
             return _GONE
         if not message.get("more_body"):
-            self._whole = True
             self._limits.awaited.pop(self, None)
         return message
 

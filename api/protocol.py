@@ -138,7 +138,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether no request is being answered, or one that has neither arrived whole nor been answered."""
         if self.transport.is_closing() or self._discarding or self.pipeline:
             return False
-        return self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not self.cycle.response_started)
+        return self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not getattr(self.cycle, "response_started", False))
 
 
 def guarded(
