@@ -5,8 +5,9 @@ Every decision goes through `engine.service`, so that what is asked here is logg
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,18 +17,22 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api import accesses, consent, journal
-from api.callers import Caller
+from api.authzen import asked_of, check_type, obligations_of, parse_body
+from api.callers import Caller, NotAllowed, authorization_of
 from api.errors import headers_of, message_of, status_of
-from api.hot import ONE, SEVERAL, Hot
+from api.hot import ONE, SEVERAL, App, Hot, Receive, Scope, Send, body_of
+from api.limits import header, refuse
 from api.runtime import Runtime
 from api.shapes import ActionSearch, ResourceSearch, RuntimeOf, Searcher, Shape, SubjectSearch, by_of
 from api.telemetry import Traced, report
+from engine.answer import Answer
 from engine.errors import HabilisError
-from engine.request import Request as Question
-from engine.request import parse_request
-from engine.search import search
+from engine.request import Entity, parse_request
+from engine.search import SEARCHED, search
 
 SEARCH = "/access/v1/search/"
+FREE = frozenset(("/.well-known/authzen-configuration", "/health/live", "/health/ready", "/docs", "/openapi.json"))
+"""What anybody may ask. Every other route names its roles."""
 
 
 def create_app(runtime: Runtime) -> Hot:
@@ -35,10 +40,14 @@ def create_app(runtime: Runtime) -> Hot:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(runtime.callers.watch())
         yield
+        watching.cancel()
         runtime.close()
 
-    app = FastAPI(title="Habilis", version="1", summary="Who may do what to which document of whose record, and why.", lifespan=life, redoc_url=None)
+    summary = "Who may do what to which document of whose record, and why."
+    # Redirecting to a path with a slash more would name the host of the request.
+    app = FastAPI(title="Habilis", version="1", summary=summary, lifespan=life, redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False)
     app.state.runtime = runtime
     app.add_exception_handler(RequestValidationError, _misshapen)
     app.add_exception_handler(HTTPException, _http)
@@ -49,7 +58,7 @@ def create_app(runtime: Runtime) -> Hot:
     _health(app)
     for one in (consent, accesses, journal):
         app.include_router(one.router)
-    return Hot(Traced(app, runtime.telemetry), runtime)
+    return Hot(Traced(Strict(app, runtime), runtime.telemetry), runtime)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -75,11 +84,42 @@ async def _internal(request: Request, error: Exception) -> Response:
     return JSONResponse("internal error", 500)
 
 
+# --- bodies ----------------------------------------------------------------------------------------------------------
+
+
+class Strict:
+    """What every body must be before FastAPI reads it: of somebody whom we know, JSON by its type, and JSON that all readers read alike."""
+
+    def __init__(self, app: App, runtime: Runtime):
+        self.app, self.runtime = app, runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in FREE:
+            await self.app(scope, receive, send)
+            return
+        try:
+            await self.runtime.caller(authorization_of(scope["headers"]))
+            body = await body_of(receive)
+            if body:
+                check_type(header(scope, b"content-type") or b"")
+                parse_body(body)
+        except HabilisError as error:
+            added = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
+            await refuse(send, status_of(error), message_of(error), *added)
+            return
+        rest = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> Any:
+            return next(rest, None) or await receive()
+
+        await self.app(scope, again, send)
+
+
 # --- routes ----------------------------------------------------------------------------------------------------------
 
 
 def _metadata(app: FastAPI, runtime: Runtime) -> None:
-    """Section 9: URLs come from the settings, never from a request; members that are empty are left out."""
+    """Section 9, and the Obligations profile: URLs come from the settings, never from a request; members that are empty are left out."""
     url = runtime.settings.public_url.rstrip("/")
     metadata = {
         "policy_decision_point": url,
@@ -88,13 +128,14 @@ def _metadata(app: FastAPI, runtime: Runtime) -> None:
         "search_subject_endpoint": url + SEARCH + "subject",
         "search_resource_endpoint": url + SEARCH + "resource",
         "search_action_endpoint": url + SEARCH + "action",
-        "obligation_types_supported": sorted(one.id for one in runtime.service.live.pdp.pack.obligations.values() if one.to == "requester"),
     }
 
     @app.get("/.well-known/authzen-configuration", tags=["AuthZEN"])
-    async def configuration() -> dict[str, Any]:
+    async def configuration(runtime: RuntimeOf) -> dict[str, Any]:
         """What this policy decision point offers, and where."""
-        return {key: value for key, value in metadata.items() if value}
+        obligations = runtime.service.live.pdp.pack.obligations.values()
+        supported = sorted(one.id for one in obligations if one.to == "requester")
+        return metadata | ({"supported_obligations": supported} if supported else {})
 
 
 def _searches(app: FastAPI) -> None:
@@ -114,27 +155,54 @@ def _searches(app: FastAPI) -> None:
         return await _search(runtime, caller, request, "action", body, {"action": {"name": SEARCHED}})
 
 
-SEARCHED = "searched"
-
-
 async def _search(runtime: Runtime, caller: Caller, request: Request, searched: str, body: Shape, filling: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     data = body.model_dump(exclude_none=True)
     page = data.pop("page", {})
     for part, words in filling.items():
         data[part] = {**data.get(part, {}), **words}
     question, by = parse_request(data), by_of(request, caller)
-    await runtime.check(caller, question.subject, by)
     token, size = page.get("token") or page.get("next_token") or "", runtime.settings.page_size
-    found = await runtime.blocking(search, runtime.service, searched, question, by, min(page.get("limit", size), size), token)
+    asked = asked_of(question.context)
+    async with runtime.honest(question.subject, by):
+        may_ask = _speaks_of(caller, question.subject) if searched == "subject" else _anybody
+        if searched != "subject":
+            caller.check(question.subject)
+        found = await runtime.blocking(search, runtime.service, searched, question, by, size, page.get("limit"), token, may_ask=may_ask, **asked)
     await runtime.log.append(found.entry)
-    return {"results": [_found(searched, one) for one in found.found], "page": {"next_token": found.next_token, "count": len(found.found)}}
+    told = {"next_token": found.next_token, "count": len(found.found), "total": found.total}
+    return {"page": told, "results": [_found(searched, one) for one in found.found]}
 
 
-def _found(searched: str, request: Question) -> dict[str, Any]:
+def _anybody(subject: Entity) -> bool:
+    return True
+
+
+def _speaks_of(caller: Caller, searched: Entity) -> Callable[[Entity], bool]:
+    """Which subjects a caller may ask about, when it searches them. Raises `NotAllowed` when it may say this of nobody."""
+
+    def may_ask(subject: Entity) -> bool:
+        try:
+            caller.check(subject)
+        except NotAllowed as error:
+            if error.where != "subject.id":
+                raise
+            return False
+        return True
+
+    may_ask(searched)
+    return may_ask
+
+
+def _found(searched: str, answer: Answer) -> dict[str, Any]:
+    """A result as an evaluation takes it, with what its permit obliges the caller to."""
+    request = answer.request
     if searched == "action":
-        return {"name": request.action.name}
-    entity = request.subject if searched == "subject" else request.resource
-    return {"type": entity.type, "id": entity.id} | ({"properties": dict(entity.properties)} if entity.properties else {})
+        told: dict[str, Any] = {"name": request.action.name}
+    else:
+        entity = request.subject if searched == "subject" else request.resource
+        told = {"type": entity.type, "id": entity.id} | ({"properties": dict(entity.properties)} if entity.properties else {})
+    obligations = obligations_of(answer)
+    return told | ({"obligations": obligations} if obligations else {})
 
 
 def _health(app: FastAPI) -> None:

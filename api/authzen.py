@@ -12,32 +12,66 @@ from typing import Any
 
 import msgspec
 
+from engine.answer import Answer, Answers
 from engine.consent.store import Token, parse_token
 from engine.errors import RequestError, shown, suggest
-from engine.evaluator.slices import Outcome
 from engine.pdp import Runner
-from engine.request import Action, Entity, Request, parse_entity, parse_request
-from engine.service import Live, Look
+from engine.request import LONGEST, Action, Entity, parse_entity, parse_json, parse_request
+from engine.service import Live, Look, RecordOf
 
 SEMANTICS = {"execute_all": None, "deny_on_first_deny": False, "permit_on_first_permit": True}
 """The decision that ends an evaluation of several, by the name of the semantic."""
 
-MAX_DEPTH = 32
+SHALLOW = 7
+"""Levels of objects and lists in what stores send: a list of evaluations of documents with a list among their properties has six."""
+
+
+def _nested(levels: int) -> Any:
+    plain = str | int | float | bool | None
+    return plain if not levels else plain | list[_nested(levels - 1)] | dict[str, _nested(levels - 1)]  # type: ignore[misc]
+
+
 encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder(dict[str, _nested(SHALLOW - 1)]).decode  # type: ignore[misc]
+
+
+def check_type(given: bytes) -> None:
+    """Raise `RequestError` for a body that is not said to be JSON, with or without the charset that JSON has."""
+    if given == b"application/json":
+        return
+    kind, _, rest = given.decode("latin-1").lower().partition(";")
+    charset = rest.replace(" ", "").replace('"', "")
+    if kind.strip() != "application/json" or charset not in ("", "charset=utf-8", "charset=us-ascii"):
+        raise RequestError("Content-Type", "must be application/json", "in UTF-8")
 
 
 def parse_body(body: bytes) -> Mapping[str, Any]:
-    """Decode the body of a request. Raises `RequestError` for what is not one JSON object."""
+    """Decode the body of a request. Raises `RequestError` for what is not one JSON object, and for what JSON readers disagree on: a key twice in one object,
+    nesting over 32, half a character, numbers that are none or too large.
+
+    What is deep, or might have a key twice, is read again by the exact parser (`engine.request.parse_json`), which takes three times as long.
+    """
     try:
         data = _decode(body)
+    except msgspec.ValidationError:
+        data = parse_json(body, "body")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError("body", f"is not JSON: {error}") from None
-    except RecursionError:
-        raise RequestError("body", f"is nested more than {MAX_DEPTH} deep") from None
+    else:
+        if not _is_said_once(body, data):
+            data = parse_json(body, "body")
     if data.__class__ is not dict:
         raise RequestError("body", "must be an object")
     return data
+
+
+def _is_said_once(body: bytes, data: Mapping[str, Any]) -> bool:
+    """Whether nothing of a body was lost when it was decoded. A key that stands twice is once in `data`, so there are fewer quotes in its JSON.
+
+    Only an escaped quote may be written in a way that has none. For a list of 200 documents this takes 0.04 milliseconds, or 0.09 where the body has spaces.
+    """
+    again = encode(data)
+    return again == body or (again.count(b'"') == body.count(b'"') and (b"\\" not in body or b"\\u0022" not in body))
 
 
 # --- questions -------------------------------------------------------------------------------------------------------
@@ -70,10 +104,11 @@ def parse_one(data: Mapping[str, Any]) -> Question:
     return Question(request.subject, request.action, request.context, [request.resource], [0])
 
 
-def parse_several(data: Mapping[str, Any], most: int, record_of: RecordOf) -> Questions | None:
+def parse_several(data: Mapping[str, Any], most: int, record_of: Callable[[str], RecordOf]) -> Questions | None:
     """The questions of a list; nothing when there is no list, or an empty one, which makes it a single call.
 
-    Items that differ in nothing but the resource, and are about one record, are one question: one reading of the record, one entry of the log.
+    Items that differ in nothing but the resource, and are about one record, are one question: one reading of the record, one entry of the log. `record_of`
+    gives for an action what tells apart the records that resources belong to (`Live.record_of`).
     """
     items = data.get("evaluations")
     if items is None or items == []:
@@ -83,19 +118,21 @@ def parse_several(data: Mapping[str, Any], most: int, record_of: RecordOf) -> Qu
     if len(items) > most:
         raise RequestError("evaluations", f"has {len(items):,} items, more than {most:,}", "ask for fewer at a time")
     made = Questions([], {}, _semantic(data.get("options")), len(items))
-    last: Any = None
+    default = data.get("resource")
+    last: Parts = NOTHING
     record: Any = None
-    question: Question | None = None
+    of: RecordOf | None = None
     for place, item in enumerate(items):
         try:
             if item.__class__ is not dict:
                 raise RequestError(f"evaluations[{place}]", "must be an object")
             parts = (item.get("subject"), item.get("action"), item.get("context"))
-            resource = _entity(_merged(item.get("resource"), data.get("resource"), ("type", "id")))
-            if question is None or parts != last or record_of(question.action.name, resource) != record:
-                question = None
+            resource = _resource(item.get("resource"), default)
+            if of is None or not _same(parts, last) or of(resource) != record:
+                of = None
                 question = _question(data, parts, resource, place)
-                last, record = parts, record_of(question.action.name, resource)
+                of, last = record_of(question.action.name), parts
+                record = of(resource)
                 made.asked.append(question)
             else:
                 question.resources.append(resource)
@@ -105,11 +142,17 @@ def parse_several(data: Mapping[str, Any], most: int, record_of: RecordOf) -> Qu
     return made
 
 
-RecordOf = Callable[[str, Entity], Any]
-"""What tells apart the records that resources belong to, for an action (`Service.record_of`)."""
+Parts = tuple[Any, Any, Any]
+"""An item's own subject, action and context."""
+NOTHING: Parts = (None, None, None)
 
 
-def _question(data: Mapping[str, Any], parts: tuple[Any, Any, Any], resource: Entity, place: int) -> Question:
+def _same(parts: Parts, last: Parts) -> bool:
+    """Whether two items say the same: to Python `true` and `1` are equal, to a policy they are not."""
+    return parts == last and (parts == NOTHING or encode(parts) == encode(last))
+
+
+def _question(data: Mapping[str, Any], parts: Parts, resource: Entity, place: int) -> Question:
     subject, action, context = parts
     whole = {
         "subject": _merged(subject, data.get("subject"), ("type", "id")),
@@ -121,20 +164,26 @@ def _question(data: Mapping[str, Any], parts: tuple[Any, Any, Any], resource: En
     return Question(request.subject, request.action, request.context, [resource], [place])
 
 
-def _entity(data: Any) -> Entity:
-    if data is None:
-        raise RequestError("resource", "is missing")
-    if data.__class__ is not dict:
-        raise RequestError("resource", "must be an object")
-    return parse_entity(data, "resource")
+def _resource(own: Any, default: Any) -> Entity:
+    data = own if default is None else _merged(own, default, ("type", "id"))
+    if data.__class__ is dict:
+        kind, id, properties = data.get("type"), data.get("id"), data.get("properties")
+        if kind.__class__ is id.__class__ is str and properties.__class__ is dict and _is_name(kind) and _is_name(id):
+            return Entity(kind, id, properties)
+        return parse_entity(data, "resource")
+    raise RequestError("resource", "is missing" if data is None else "must be an object")
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= LONGEST and text != "" and not text.isspace()
 
 
 def _merged(own: Any, default: Any, inherited: Sequence[str]) -> Any:
     """An item's member: it inherits a missing type, id or name from the top level, but never properties; left out whole, it is the one of the top level."""
     if own is None:
         return default
-    if own.__class__ is dict and default.__class__ is dict and any(key not in own for key in inherited):
-        return {**{key: default[key] for key in inherited if key in default}, **own}
+    if own.__class__ is dict and default.__class__ is dict and any(own.get(key) is None for key in inherited):
+        return own | {key: default.get(key) for key in inherited if own.get(key) is None}
     return own
 
 
@@ -187,23 +236,54 @@ class Replies:
         token = f'"consent_token":"{look.token}",' if look.token else ""
         return f'"context":{{"id":"{look.id}","pack":"{self._pack}",{token}'.encode()
 
-    def one(self, look: Look, place: int, head: bytes) -> bytes:
-        """One evaluation response."""
-        answer = look.answers[place]
-        key = (answer.runner, answer.outcome.number)
+    def all(self, look: Look) -> list[bytes]:
+        """The evaluation responses of one question, in its order."""
+        head, answers = self.head(look), look.answers
+        yes, no = b'{"decision":true,' + head, b'{"decision":false,' + head
+        if not isinstance(answers, Answers):
+            return [no + self._unsupported(one) if n in look.withheld else (yes if one.permitted else no) + self._told(one) for n, one in enumerate(answers)]
+        outcomes, made = look.live.pdp.outcomes, []
+        known: dict[int, bytes] = {}
+        for place, number in enumerate(answers.outcomes):
+            told = known.get(number)
+            if told is None:
+                told = (yes if outcomes[number].permits else no) + self._told(answers[place])
+                if (answers.runner, number) in self._pieces:
+                    known[number] = told
+            made.append(told)
+        for place in look.withheld:
+            made[place] = no + self._unsupported(answers[place])
+        return made
+
+    def whole(self, look: Look) -> dict[str, Any]:
+        """The response to a question about one resource, to be added to."""
+        return msgspec.json.decode(self.all(look)[0])  # type: ignore[no-any-return]
+
+    def _told(self, answer: Answer) -> bytes:
+        key = answer.runner, answer.outcome.number
         piece = self._pieces.get(key)
         if piece is None:
-            piece = self._piece(answer.runner, answer.outcome, answer.request)
+            piece = self._piece(answer)
             if not any(text.startswith("@") for owed in answer.owed if owed.to == "requester" for text in owed.properties.values()):
                 self._pieces[key] = piece
-        return (b'{"decision":true,' if look.permits(place) else b'{"decision":false,') + head + piece
+        return piece
 
-    def _piece(self, runner: Runner, outcome: Outcome, request: Request) -> bytes:
-        discreet = outcome.reason is not None and outcome.reason.discreet
-        owed = [] if discreet else [one for one in runner.owed[outcome.number] if one.to == "requester"]
-        words = {language: runner.words(outcome, language) for language in self.languages} if outcome.reason else {}
-        obligations = [{"id": f"o{n}", "type": one.id, "properties": runner.properties(one, request)} for n, one in enumerate(owed, 1)]
-        return encode({"reason_user": words, "obligations": obligations})[1:] + b"}"
+    def _piece(self, answer: Answer) -> bytes:
+        words = {language: answer.words(language) for language in self.languages} if answer.outcome.reason else {}
+        return encode({"reason_user": words, "obligations": obligations_of(answer)})[1:] + b"}"
+
+    def _unsupported(self, answer: Answer) -> bytes:
+        """The rest of a permit that is withheld. Its reason is what the caller would have had to do, in the pack's words."""
+        known = answer.request.context.get("supported_obligations") or ()
+        missing = [one for one in answer.owed if one.to == "requester" and one.id not in known]
+        words = {language: " ".join(filter(None, (one.words.get(language) for one in missing))) for language in self.languages}
+        return encode({"reason_user": words, "obligations": [], "unsupported_obligations": [one.id for one in missing]})[1:] + b"}"
+
+
+def obligations_of(answer: Answer) -> list[dict[str, Any]]:
+    """What a caller that acts on an answer must do (Obligations profile). Nothing for a discreet refusal: that would tell it from others."""
+    owed = [] if answer.discreet else [one for one in answer.owed if one.to == "requester"]
+    return [{"id": f"o{n}", "type": one.id, "properties": answer.runner.properties(one, answer.request)} for n, one in enumerate(owed, 1)]
 
 
 def mistake(status: int, message: str) -> bytes:

@@ -1,32 +1,35 @@
 """Consent over HTTP: acts on a record, the list of who has access, the history of what was said, previews. Each is itself an action that the policy decides.
 
-Bodies are AuthZEN requests, so that no patient's identifier stands in a URL, where proxies and journals of web servers keep it.
+Bodies are AuthZEN requests, so that no patient's identifier stands in a URL, where proxies and journals of web servers keep it. Which of its actions a pack
+means by an access list, by traces and by a preview is said in its `[service]`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import Field
+from pydantic import Field, StrictStr
 
+from api.authzen import asked_of
 from api.callers import Caller
+from api.errors import HttpError
 from api.runtime import Runtime
 from api.shapes import ActionShape, EntityShape, Role, RuntimeOf, Shape, by_of
 from engine.answer import Answer
 from engine.calendar import FOREVER, iso
-from engine.consent.acts import Access, access_list, preview
-from engine.consent.directives import parse_directives
+from engine.consent.acts import Access, access_list
+from engine.consent.store import Kept
 from engine.request import Action, Entity, parse_entity, parse_request
 from engine.request import Request as Question
 from engine.service import By, Look
+from engine.vocabulary import Held, Vocabulary
 
 router = APIRouter(prefix="/consent/v1", tags=["consent"])
 Desk = Annotated[Caller, Depends(Role("consent_desk", "portal"))]
 Viewer = Annotated[Caller, Depends(Role("portal", "officer"))]
-
-READ_LIST, READ_TRACES, PREVIEW = "read_access_list", "read_traces", "preview"
 
 
 class Asked(Shape):
@@ -38,11 +41,21 @@ class Asked(Shape):
 
 
 class ActAsked(Asked):
+    """Who does what to which record, or to which document of it."""
+
     action: ActionShape
 
 
 class HistoryAsked(Asked):
-    kind: str | None = None
+    """`kind`: of directives; every kind, where none is said."""
+
+    kind: StrictStr | None = None
+
+
+class Thought(ActionShape):
+    """An act that the patient thinks of: on his record, unless another resource is named, such as a document of it."""
+
+    resource: EntityShape | None = None
 
 
 class PreviewAsked(Asked):
@@ -50,7 +63,7 @@ class PreviewAsked(Asked):
 
     viewer: EntityShape
     documents: Annotated[list[EntityShape], Field(min_length=1, max_length=1000)]
-    act: ActionShape | None = None
+    act: Thought | None = None
     viewer_context: dict[str, Any] | None = None
 
 
@@ -58,101 +71,116 @@ class PreviewAsked(Asked):
 async def act(body: ActAsked, request: Request, runtime: RuntimeOf, caller: Desk) -> dict[str, Any]:
     """Do an act on a record, if the policy permits it: grant, block, mask ... It holds for every decision asked for after the answer."""
     question, by = parse_request(body.model_dump(exclude_none=True)), by_of(request, caller)
-    await runtime.check(caller, question.subject, by)
-    id, done = await runtime.blocking(runtime.service.act, question, by)
-    return {**told_of(runtime, id, done.answer), "directives": list(done.directives), "consent_token": str(done.token)}
+    async with runtime.honest(question.subject, by):
+        caller.check(question.subject)
+        look, done = await runtime.blocking(runtime.service.act, question, by, **asked_of(question.context))
+    look.token = done.token
+    return {**told_of(runtime, look), "directives": list(done.directives)}
 
 
 @router.post("/access-list")
 async def who_has_access(body: Asked, request: Request, runtime: RuntimeOf, caller: Desk) -> dict[str, Any]:
     """Who is named in the record, why, and until when."""
-    question = about(body, READ_LIST)
-    look = await decided(runtime, caller, question, by_of(request, caller))
-    told = told_of(runtime, look.id, look.answers[0])
+    look = await decided(runtime, caller, body, "access_list", by_of(request, caller))
+    told = told_of(runtime, look)
     if not look.permits(0):
         return told
-    pack, record = look.live.pdp.pack, look.answers[0].record
-    several = access_list(record, pack.vocabulary.kinds)
-    zone = pack.vocabulary.time_zone
-    return {**told, "access_list": [_named(one, zone) for one in several]}
+    vocabulary = look.live.pdp.pack.vocabulary
+    several = access_list(look.answers[0].record, _naming_who_asks(vocabulary))
+    return {**told, "access_list": [_named(one, vocabulary.time_zone) for one in several]}
 
 
 @router.post("/history")
 async def history(body: HistoryAsked, request: Request, runtime: RuntimeOf, caller: Desk) -> dict[str, Any]:
-    """What was ever said in the record, oldest first; of one `kind`, such as masks. Whoever may see only his own traces sees only what he said himself."""
-    question = about(body, READ_TRACES)
-    look = await decided(runtime, caller, question, by_of(request, caller))
-    told = told_of(runtime, look.id, look.answers[0])
+    """What was ever said in the record, oldest first; of one `kind`, such as masks.
+
+    What somebody else said of a document is left out: whether the reader may know of it is not known here. Whoever may see only his own traces sees only what
+    he said himself. Nothing is numbered, so that what is left out leaves no gap.
+    """
+    look = await decided(runtime, caller, body, "traces", by_of(request, caller))
+    told = told_of(runtime, look)
     if not look.permits(0):
         return told
-    store = look.live.store
-    assert store is not None
-    kept = await runtime.blocking(store.history, look.patient)
-    restricted = any(owed.to == "requester" for owed in look.answers[0].owed)
-    said = [{"revision": one.revision, "recorded": _when(one.recorded, store.vocabulary.time_zone), **one.directive} for one in kept]
-    return {**told, "history": [one for one in said if body.kind in (None, one["kind"]) and not (restricted and one.get("recorded_by") != question.subject.id)]}
+    assert look.live.store is not None
+    kept = await runtime.blocking(look.live.store.history, look.patient)
+    shown = _Shown(look.answers[0])
+    zone = look.live.pdp.pack.vocabulary.time_zone
+    said = [one for one in kept if body.kind in (None, one.directive["kind"]) and shown.may_be(one.directive)]
+    return {**told, "history": [_said(one, zone) for one in said]}
 
 
 @router.post("/preview")
 async def preview_access(body: PreviewAsked, request: Request, runtime: RuntimeOf, caller: Viewer) -> dict[str, Any]:
     """What somebody would see of these documents, now and if the patient did something. Documents that the one who asks may not preview are not told apart."""
-    subject = parse_entity(body.subject.model_dump(exclude_none=True), "subject")
-    patient = body.resource.id
-    documents = [_document(runtime, one, patient) for one in body.documents]
-    by = by_of(request, caller)
-    await runtime.check(caller, subject, by)
-    look = await runtime.look(subject, Action(PREVIEW), documents, body.context or {})
+    action, patient = offered(runtime, "preview"), body.resource.id
+    subject, context = _entity(body.subject, "subject"), body.context or {}
+    documents = [runtime.service.of_record(action, _entity(one, "documents"), patient) for one in body.documents]
+    by, asked = by_of(request, caller), asked_of(context)
+    async with runtime.honest(subject, by):
+        caller.check(subject)
+        look = await runtime.look(subject, Action(action), documents, context, **asked)
     await runtime.log.append(runtime.service.entry(look, by, True))
-    shown = [document for n, document in enumerate(documents) if look.permits(n)]
-    if not shown:
+    visible = [document for n, document in enumerate(documents) if look.permits(n)]
+    if not visible:
         return {"documents": []}
-    viewer = parse_entity(body.viewer.model_dump(exclude_none=True), "viewer")
-    seen = await runtime.blocking(_previewed, look, viewer, shown, body, subject)
-    language = look.live.pdp.pack.languages
-    return {
-        "documents": [
-            {"id": one.document.id, "now": {"decision": one.now.permitted, "reason_user": {w: one.now.words(w) for w in language}}}
-            | ({"then": {"decision": one.then.permitted, "reason_user": {w: one.then.words(w) for w in language}}} if body.act else {})
-            for one in seen
-        ]
-    }
+    viewer = _entity(body.viewer, "viewer")
+    seen_in = context if body.viewer_context is None else body.viewer_context
+    thought = None if body.act is None else _thought(runtime, body.act, subject, body.resource, context)
+    async with runtime.honest(viewer, by):
+        seen = await runtime.blocking(runtime.service.preview, look, viewer, visible, seen_in, thought)
+    return {"documents": [_previewed(one.document, one.now, one.then if thought else None) for one in seen]}
 
 
-def _previewed(look: Look, viewer: Entity, documents: list[Entity], body: PreviewAsked, subject: Entity) -> Any:
-    store, pdp = look.live.store, look.live.pdp
-    assert store is not None
-    directives = parse_directives([one.directive for one in store.history(look.patient)], pdp.pack.vocabulary)
-    act = None
-    if body.act is not None:
-        act = Question(subject, Action(body.act.name, body.act.properties or {}), Entity(body.resource.type, look.patient), body.context or {})
-    return preview(pdp, directives, act, viewer, documents, body.viewer_context or body.context or {}, look.answers[0].at)
+def _thought(runtime: Runtime, act: Thought, subject: Entity, record: EntityShape, context: Mapping[str, Any]) -> Question:
+    about = Entity(record.type, record.id) if act.resource is None else _entity(act.resource, "act.resource")
+    return Question(subject, Action(act.name, act.properties or {}), runtime.service.of_record(act.name, about, record.id), context)
 
 
-def _document(runtime: Runtime, shape: EntityShape, patient: str) -> Entity:
-    """A document of this record: what it says of its patient, if anything, is him."""
-    return runtime.service.of_record(PREVIEW, parse_entity(shape.model_dump(exclude_none=True), "documents"), patient)
+def _previewed(document: Entity, now: Answer, then: Answer | None) -> dict[str, Any]:
+    told = {"id": document.id, "now": _decision(now)}
+    return told if then is None else told | {"then": _decision(then)}
 
 
-# --- shared ----------------------------------------------------------------------------------------------------------
+def _decision(answer: Answer) -> dict[str, Any]:
+    return {"decision": answer.permitted, "reason_user": {language: answer.words(language) for language in answer.runner.pack.languages}}
 
 
-def about(body: Asked, action: str) -> Question:
-    return parse_request({**body.model_dump(exclude_none=True, include={"subject", "resource", "context"}), "action": {"name": action}})
+# --- what is told of a record ----------------------------------------------------------------------------------------
 
 
-async def decided(runtime: Runtime, caller: Caller, question: Question, by: By) -> Look:
-    """The decision on looking at a record, logged."""
-    await runtime.check(caller, question.subject, by)
-    look = await runtime.look(question.subject, question.action, [question.resource], question.context)
-    await runtime.log.append(runtime.service.entry(look, by, False))
-    return look
+def _naming_who_asks(vocabulary: Vocabulary) -> set[str]:
+    """The kinds of directives by which somebody who asks may be known: of him, of his structure, of his team. The others speak of documents."""
+    forms = [fact.form for fact in vocabulary.facts.values() if isinstance(fact.form, Held)]
+    return {form.kind for form in forms if any(path is not None and path.steps[0] == "subject" for _, path in form.of)}
 
 
-def told_of(runtime: Runtime, id: str, answer: Answer) -> dict[str, Any]:
-    languages = runtime.service.live.pdp.pack.languages
-    told = answer.for_requester(languages)
-    obligations = [{"id": f"o{n}", "type": one["id"], "properties": one["properties"]} for n, one in enumerate(told["obligations"], 1)]
-    return {"decision": told["decision"], "context": {"id": id, "reason_user": told["reason"], "obligations": obligations}}
+class _Shown:
+    """Which directives the reader of a record's history may be shown.
+
+    INVARIANT: none that somebody else recorded of one document, which might be one that the reader may not know of.
+    """
+
+    def __init__(self, answer: Answer):
+        pack = answer.runner.pack
+        self.reader = answer.request.subject
+        owed = {one.id for one in answer.owed if one.to == "requester"}
+        self.only_own = bool(owed - set(pack.service.known_documents))
+        compared = [of for fact in pack.vocabulary.facts.values() if isinstance(fact.form, Held) for of in fact.form.of]
+        self.documents = {shape for shape, path in compared if path is not None and ("resource", "id") in (path.steps, *path.by_action.values())}
+
+    def may_be(self, directive: Mapping[str, Any]) -> bool:
+        if directive.get("recorded_by") == self.reader.id and directive.get("capacity", self.reader.type) == self.reader.type:
+            return True
+        return not self.only_own and _forms(directive).isdisjoint(self.documents)
+
+
+def _forms(directive: Mapping[str, Any]) -> Collection[str]:
+    target = directive.get("target")
+    return frozenset(target) if isinstance(target, Mapping) else frozenset()
+
+
+def _said(one: Kept, zone: str) -> dict[str, Any]:
+    return {"recorded": _when(one.recorded, zone), **{key: value for key, value in one.directive.items() if key != "revision"}}
 
 
 def _named(one: Access, zone: str) -> dict[str, Any]:
@@ -162,3 +190,35 @@ def _named(one: Access, zone: str) -> dict[str, Any]:
 
 def _when(instant: float, zone: str) -> str | None:
     return None if abs(instant) in (FOREVER, math.inf) else iso(instant, zone)
+
+
+# --- shared ----------------------------------------------------------------------------------------------------------
+
+
+def offered(runtime: Runtime, key: str) -> str:
+    """The action that the pack means by this (`access_list`, `traces`, `preview`). Raises `HttpError` when it does not offer it."""
+    pack = runtime.service.live.pdp.pack
+    action: str | None = getattr(pack.service, key)
+    if action is None:
+        raise HttpError(404, f"the pack {pack.name} does not offer this: its [service] names no action for `{key}`")
+    return action
+
+
+async def decided(runtime: Runtime, caller: Caller, body: Asked, key: str, by: By) -> Look:
+    """The decision on looking at a record, logged. `key`: what for, as in `offered`."""
+    data = body.model_dump(exclude_none=True, include={"subject", "resource", "context"})
+    question = parse_request(data | {"action": {"name": offered(runtime, key)}})
+    async with runtime.honest(question.subject, by):
+        caller.check(question.subject)
+        look = await runtime.look(question.subject, question.action, [question.resource], question.context, **asked_of(question.context))
+    await runtime.log.append(runtime.service.entry(look, by, False))
+    return look
+
+
+def told_of(runtime: Runtime, look: Look) -> dict[str, Any]:
+    """A decision as an evaluation tells it, to be added to."""
+    return runtime.replies(look.live).whole(look)
+
+
+def _entity(shape: EntityShape, where: str) -> Entity:
+    return parse_entity(shape.model_dump(exclude_none=True), where)

@@ -15,8 +15,10 @@ from engine.consent.store import Conflict, StaleToken, StoreUnavailable
 from engine.decision_log.log import LogUnavailable
 from engine.errors import HabilisError, PackError, RequestError
 from engine.journal.database import JournalUnavailable
+from engine.service import FalseClaim
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (FalseClaim, 403),
     (RequestError, 400),
     (NotAuthenticated, 401),
     (NotAllowed, 403),

@@ -6,19 +6,22 @@ Body in, question, answers logged, body out: nothing here decides.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
 
 from opentelemetry.trace import Span
 
-from api.authzen import Question, Questions, asked_of, mistake, parse_body, parse_one, parse_several
+from api.authzen import Question, Questions, asked_of, check_type, mistake, parse_body, parse_one, parse_several
 from api.callers import Caller, NotAllowed, authorization_of
 from api.errors import JSON, Headers, HttpError, encode, headers_of, message_of, status_of
+from api.limits import request_id
 from api.runtime import Runtime
 from api.telemetry import Telemetry, report
+from engine.consent.store import StaleToken
 from engine.errors import RequestError
-from engine.service import By, Look
+from engine.service import By, FalseClaim, Look
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -49,7 +52,7 @@ class Hot:
             await self.otherwise(scope, receive, send)
             return
         try:
-            body = await _body(receive) if scope["method"] == "POST" else b""
+            body = await body_of(receive) if scope["method"] == "POST" else b""
         except HttpError as error:
             status, headers, body = error.status, [], encode(str(error))
         else:
@@ -80,46 +83,58 @@ class Hot:
     async def _answer(self, path: str, method: str, found: Mapping[bytes, bytes], body: bytes, caller: Caller, span: Span | None) -> bytes:
         if method != "POST":
             raise HttpError(405, "this is asked with POST", [("allow", "POST")])
-        _check_type(found.get(b"content-type", b""))
+        check_type(found.get(b"content-type", b""))
         data = parse_body(body)
-        by = By(caller.name, found.get(b"x-request-id", b"").decode("latin-1"))
+        by = By(caller.name, (request_id(found.items()) or b"").decode())
         service = self.runtime.service
         if path == SEVERAL:
-            questions = parse_several(data, self.runtime.settings.max_batch, service.record_of)
+            questions = parse_several(data, self.runtime.settings.max_batch, service.live.record_of)
             if questions is not None:
                 return await self._several(questions, caller, by, span)
         question = parse_one(data)
-        await self.runtime.check(caller, question.subject, by)
-        look = await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
+        try:
+            look = await self._look(question, caller)
+        except (NotAllowed, FalseClaim) as error:
+            await service.log.append(self.runtime.refusal(question.subject, by, error))
+            raise
         await service.log.append(service.entry(look, by, False))
-        replies = self.runtime.replies(look.live)
         self._count(look, span)
-        return replies.one(look, 0, replies.head(look))
+        return self.runtime.replies(look.live).all(look)[0]
+
+    async def _look(self, question: Question, caller: Caller) -> Look:
+        caller.check(question.subject)
+        return await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
 
     async def _several(self, questions: Questions, caller: Caller, by: By, span: Span | None) -> bytes:
-        """Every question is looked at, what comes after the one that ends the evaluation is cut off, the rest is logged together, then told."""
-        service, size = self.runtime.service, questions.size
-        told: list[bytes] = [b""] * size
+        """Every question is looked at until one ends the evaluation; what comes after that is cut off; the rest is logged together, then told."""
+        service, end = self.runtime.service, _end_of(questions)
         looks: list[tuple[Question, Look]] = []
         refused = {place: (400, str(error)) for place, error in questions.mistakes.items()}
+        bodies: list[bytes] = []
         for question in questions.asked:
+            if question.places[0] > end:
+                break
             try:
-                await self.runtime.check(caller, question.subject, by)
-                asked = asked_of(question.context)
-                looks.append((question, await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked)))
-            except (RequestError, NotAllowed) as error:
+                look = await self._look(question, caller)
+            except (RequestError, NotAllowed, StaleToken) as error:
                 refused |= dict.fromkeys(question.places, (status_of(error), message_of(error)))
-        end = _end(questions, looks, refused)
-        bodies = []
+                if isinstance(error, NotAllowed | FalseClaim):
+                    bodies.append(self.runtime.refusal(question.subject, by, error))
+                if questions.until is False:
+                    end = min(end, question.places[0])
+            else:
+                looks.append((question, look))
+                if questions.until is not None:
+                    end = min(end, next((place for n, place in enumerate(question.places) if look.permits(n) is questions.until), end))
+        told: list[bytes] = [b""] * questions.size
         for question, look in looks:
-            kept = sum(place <= end for place in question.places) if end < size else len(question.places)
+            kept = bisect_right(question.places, end)
+            if kept < len(look.answers):
+                look.answers = look.answers[:kept]
             if kept:
-                look.answers = look.answers if kept == len(look.answers) else look.answers[:kept]
                 bodies.append(service.entry(look, by, True))
-                replies = self.runtime.replies(look.live)
-                head = replies.head(look)
-                for n in range(kept):
-                    told[question.places[n]] = replies.one(look, n, head)
+                for place, one in zip(question.places, self.runtime.replies(look.live).all(look), strict=False):
+                    told[place] = one
                 self._count(look, span)
         if bodies:
             await service.log.append(*bodies)
@@ -127,21 +142,16 @@ class Hot:
             told[place] = mistake(status, message)
         return b'{"evaluations":[' + b",".join(told[: end + 1]) + b"]}"
 
-
     def _count(self, look: Look, span: Span | None) -> None:
         self.runtime.metrics.decided(look)
         if span is not None:
             Telemetry.told(span, look)
 
 
-def _end(questions: Questions, looks: list[tuple[Question, Look]], refused: Mapping[int, Any]) -> int:
-    """The last place that is answered."""
-    if questions.until is None:
-        return questions.size - 1
-    ending = [place for question, look in looks for n, place in enumerate(question.places) if look.permits(n) is questions.until]
-    if questions.until is False:
-        ending += refused
-    return min(ending, default=questions.size - 1)
+def _end_of(questions: Questions) -> int:
+    """The last place that may be answered, as far as what cannot be asked says it."""
+    mistaken = questions.mistakes if questions.until is False else ()
+    return min(mistaken, default=questions.size - 1)
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------------------
@@ -153,17 +163,8 @@ def _headers(headers: Headers) -> dict[bytes, bytes]:
     return {name: value for name, value in headers if name in _WANTED}
 
 
-def _check_type(given: bytes) -> None:
-    """JSON, with or without the charset that JSON has."""
-    if given == b"application/json":
-        return
-    kind, _, rest = given.decode("latin-1").lower().partition(";")
-    charset = rest.replace(" ", "").replace('"', "")
-    if kind.strip() != "application/json" or charset not in ("", "charset=utf-8", "charset=us-ascii"):
-        raise RequestError("Content-Type", "must be application/json", "in UTF-8")
-
-
-async def _body(receive: Receive) -> bytes:
+async def body_of(receive: Receive) -> bytes:
+    """The whole body of a request. Raises `HttpError` when it does not arrive."""
     message = await receive()
     body = message.get("body", b"")
     if not message.get("more_body"):

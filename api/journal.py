@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints
 
 from api.authzen import asked_of
 from api.callers import Caller
-from api.consent import READ_TRACES, Asked, about, decided, told_of
+from api.consent import Asked, decided, told_of
 from api.errors import HttpError
 from api.runtime import Runtime
 from api.shapes import EntityShape, PageShape, Role, RuntimeOf, Shape, by_of
@@ -64,9 +64,9 @@ class AccessesAsked(Asked):
 @router.post("/journal/v1/accesses", tags=["journal"])
 async def accesses(body: AccessesAsked, request: Request, runtime: RuntimeOf, caller: Shower) -> dict[str, Any]:
     """What was done to a record, newest first, as far as whoever asks may know of it now. It shows what was in the log a second or two ago."""
-    question, by = about(body, READ_TRACES), by_of(request, caller)
-    look = await decided(runtime, caller, question, by)
-    told = told_of(runtime, look.id, look.answers[0])
+    by = by_of(request, caller)
+    look = await decided(runtime, caller, body, "traces", by)
+    told = told_of(runtime, look)
     if not look.permits(0):
         return told
     view, page = view_of(look.answers[0].obligations, look.answers[0].request.subject), body.page or PageShape()

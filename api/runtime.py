@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from engine.consent.store import ConsentStore, StoreUnavailable
 from engine.decision_log.entries import entry
 from engine.decision_log.log import DecisionLog
 from engine.request import Action, Entity
-from engine.service import By, Live, Look, Service
+from engine.service import By, FalseClaim, Live, Look, Service
 
 THREADS = 8
 """How many requests of a worker wait for a database server at a time."""
@@ -35,19 +35,25 @@ class Runtime:
         self.books = Books(settings, log)
 
     async def caller(self, authorization: bytes | None, *roles: str) -> Caller:
-        """Who calls, if it has one of these roles. Raises `NotAuthenticated`, `NotAllowed`, `CallersUnavailable`."""
+        """Who calls, if it has one of these roles, where some are named. Raises `NotAuthenticated`, `NotAllowed`, `CallersUnavailable`."""
         caller = self.callers.known(authorization) or await asyncio.ensure_future(self.callers.authenticate(authorization))
-        caller.needs(*roles)
+        if roles:
+            caller.needs(*roles)
         return caller
 
-    async def check(self, caller: Caller, subject: Entity, by: By) -> None:
-        """Whether a caller may speak of this subject as it does. What it may not claim is logged, and refused."""
+    @asynccontextmanager
+    async def honest(self, subject: Entity, by: By) -> AsyncIterator[None]:
+        """While this lasts, what a caller may not claim, or what the directory contradicts, is logged before it is refused."""
         try:
-            caller.check(subject)
-        except NotAllowed as error:
-            now = self.service.clock()
-            await self.log.append(entry("refused", now, caller=by.caller, request=by.request, subject={"type": subject.type, "id": subject.id}, why=str(error)))
+            yield
+        except (NotAllowed, FalseClaim) as error:
+            await self.log.append(self.refusal(subject, by, error))
             raise
+
+    def refusal(self, subject: Entity, by: By, error: Exception) -> bytes:
+        """The log's entry about a claim that was refused: what was claimed of whom, never the value."""
+        who = {"type": subject.type, "id": subject.id}
+        return entry("refused", self.service.clock(), caller=by.caller, request=by.request or None, subject=who, why=str(error))
 
     @contextmanager
     def witnessed(self) -> Iterator[None]:

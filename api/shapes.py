@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from api.callers import Caller, authorization_of
+from api.limits import request_id
 from api.runtime import Runtime
 from engine.service import By
 
@@ -41,10 +42,12 @@ class PageShape(Shape):
 
     token: StrictStr | None = None
     next_token: StrictStr | None = None
-    limit: Annotated[int | None, Field(ge=1)] = None
+    limit: Annotated[int | None, Field(ge=0, strict=True)] = None
 
 
 class SubjectSearch(Shape):
+    """Who may do this to this resource? `page`: how many to tell at a time."""
+
     subject: KindShape
     action: ActionShape
     resource: EntityShape
@@ -53,6 +56,8 @@ class SubjectSearch(Shape):
 
 
 class ResourceSearch(Shape):
+    """To which resources may this subject do this? Their common properties are given, such as whose record it is."""
+
     subject: EntityShape
     action: ActionShape
     resource: KindShape
@@ -61,6 +66,8 @@ class ResourceSearch(Shape):
 
 
 class ActionSearch(Shape):
+    """What may this subject do to this resource?"""
+
     subject: EntityShape
     resource: EntityShape
     context: dict[str, Any] | None = None
@@ -75,7 +82,7 @@ RuntimeOf = Annotated[Runtime, Depends(runtime_of)]
 
 
 class Role:
-    """A dependency: the caller, who has one of these roles."""
+    """A dependency: the caller, who has one of these roles. Every route has one, or is in `api.app.FREE`."""
 
     def __init__(self, *roles: str):
         self.roles = roles
@@ -88,4 +95,4 @@ Searcher = Annotated[Caller, Depends(Role("store", "officer"))]
 
 
 def by_of(request: Request, caller: Caller) -> By:
-    return By(caller.name, request.headers.get("x-request-id", ""))
+    return By(caller.name, (request_id(request.scope["headers"]) or b"").decode())

@@ -5,7 +5,7 @@
     act     a change of the record: logged as asked, done, logged as done
 
     StoreUnavailable, LogUnavailable     no decision is to be had          StaleToken     the caller knows more than the store: no decision either
-    RequestError                         the caller's mistake
+    RequestError                         the caller's mistake          FalseClaim     of somebody, contradicted by the directory
 
 What the caller may claim, and how an answer looks on the wire, are the edge's business (api/).
 """
@@ -15,21 +15,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from engine.answer import Answer
-from engine.consent.acts import Done, patient_of, perform
+from engine.consent.acts import Done, Preview, directives_of, patient_of, perform, preview
+from engine.consent.directives import parse_directives
 from engine.consent.directory import Directory
 from engine.consent.fold import Record
-from engine.consent.identifiers import Formats
-from engine.consent.store import Conflict, ConsentStore, Token
+from engine.consent.identifiers import Formats, check_identifiers
+from engine.consent.store import Conflict, ConsentStore, Token, Witness
 from engine.decision_log.entries import ActEntry, DecisionEntry, Scribe, encode, new_id, pack_entry
-from engine.errors import RequestError
+from engine.errors import RequestError, shown, suggest
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
+from engine.vocabulary import Path
 
 REMEMBERED = 100_000
 """Identifiers found well-formed that a service remembers before it starts again."""
+
+
+class FalseClaim(RequestError):
+    """A claim about the one who asks, or about whom an act aims at, that the directory contradicts. To be logged, and never decided upon."""
 
 
 class Log(Protocol):
@@ -58,7 +64,7 @@ class Look:
     token: Token | None
     answers: Sequence[Answer]
     live: Live
-    withheld: Collection[int] = ()
+    withheld: frozenset[int] = frozenset()
 
     def permits(self, place: int) -> bool:
         return self.answers[place].permitted and place not in self.withheld
@@ -72,6 +78,32 @@ class Live:
     store: ConsentStore | None
     scribe: Scribe
     known: set[tuple[str, str]] = field(default_factory=set)
+    readers: dict[str, RecordOf] = field(default_factory=dict)
+
+    def record_of(self, action: str) -> RecordOf:
+        """What tells apart the records that resources belong to, for an action: the input of a resource that says whose it is."""
+        reader = self.readers.get(action)
+        if reader is None:
+            reader = _record_of(self.pdp.pack.vocabulary.patient, action)
+            if action in self.pdp.pack.vocabulary.actions:
+                self.readers[action] = reader
+        return reader
+
+
+RecordOf: TypeAlias = Callable[[Entity], Any]
+
+
+def _record_of(patient: Path | None, action: str) -> RecordOf:
+    head, *rest = patient.for_action(action) if patient is not None else ("",)
+    if head != "resource" or not rest:
+        return lambda resource: None
+    if rest == ["id"]:
+        return lambda resource: resource.id
+    if len(rest) == 1:
+        name = rest[0]
+        return lambda resource: resource.properties.get(name)
+    steps, nobody, does = (head, *rest), Entity("", ""), Action(action)
+    return lambda resource: Request(nobody, does, resource).look_up(steps)
 
 
 class Service:
@@ -84,7 +116,8 @@ class Service:
     def use(self, pdp: Pdp) -> None:
         """Decide with this pack from now on. Its entry is in the log before its first decision."""
         self.log.append_now(pack_entry(pdp, self.clock()))
-        self.live = Live(pdp, self.store and self.store.with_vocabulary(pdp.pack.vocabulary), Scribe(pdp))
+        store = self.store and self.store.with_vocabulary(pdp.pack.vocabulary).with_directory(self.directory)
+        self.live = Live(pdp, store, Scribe(pdp))
 
     # --- deciding ---
 
@@ -96,6 +129,7 @@ class Service:
         context: Mapping[str, Any],
         at_least: Token | None = None,
         supported: Collection[str] | None = None,
+        witness: Witness | None = None,
     ) -> Look:
         """Decide one question for resources of one patient, and tell nobody yet.
 
@@ -103,44 +137,61 @@ class Service:
         are not written as the pack says, `StoreUnavailable`, `StaleToken`.
         """
         live, now = self.live, self.clock()
-        if self.directory is not None:
-            settled = [self.directory.settle(Request(subject, action, resource, context)) for resource in resources]
-            subject, action, resources = settled[0].subject, settled[0].action, [one.resource for one in settled]
-        first = Request(subject, action, resources[0], context)
-        _check_subject(live, subject)
-        patient, record, token = self.record(live, first, now, at_least)
-        if len(resources) > 1 and len({self.record_of(action.name, one) for one in resources}) > 1:
-            raise RequestError("resource", "resources of several records are decided one record at a time")
+        first, resources = self.settled(Request(subject, action, resources[0], context), resources)
+        check_subject(live, first.subject)
+        patient, record, token = self.record(live, first, now, at_least, witness)
         if len(resources) == 1:
             answers: Sequence[Answer] = [live.pdp.decide(first, record)]
         else:
-            answers = live.pdp.decide_many(subject, action, resources, context, record)
-        return Look(new_id(), now, patient, token, answers, live, _withheld(answers, supported) if supported is not None else ())
+            record_of = live.record_of(action.name)
+            of_first = record_of(resources[0])
+            if any(record_of(one) != of_first for one in resources):
+                raise RequestError("resource", "resources of several records are decided one record at a time")
+            answers = live.pdp.decide_many(first.subject, first.action, resources, first.context, record)
+        return Look(new_id(), now, patient, token, answers, live, withheld(answers, supported))
 
-    def record_of(self, action: str, resource: Entity) -> Any:
-        """What tells apart the records that resources belong to: the input that names the patient, where the resource has it."""
-        path = self.live.pdp.pack.vocabulary.patient
-        steps = path.for_action(action) if path is not None else ()
-        if len(steps) != 2 or steps[0] != "resource":
-            return None
-        return resource.id if steps[1] == "id" else resource.properties.get(steps[1])
+    def settle(self, request: Request) -> Request:
+        """A request with main identifiers and what the directory vouches for. Raises `FalseClaim`."""
+        if self.directory is None:
+            return request
+        try:
+            return self.directory.settle(request)
+        except RequestError as error:
+            raise FalseClaim(error.where, error.message, error.help) from None
+
+    def settled(self, first: Request, resources: Sequence[Entity]) -> tuple[Request, Sequence[Entity]]:
+        """The same question settled, with every resource; the one who asks is looked up once, and a resource only where it names somebody by another name."""
+        directory = self.directory
+        if directory is None:
+            return first, resources
+        request = self.settle(first)
+        paths = {path.for_action(first.action.name) for path in directory.paths}
+        names = ["" if rest == ["id"] or len(rest) > 1 else rest[0] for head, *rest in paths if head == "resource"]
+        made = []
+        for one in resources:
+            if not all(name and _is_main(directory, one.properties.get(name)) for name in names):
+                one = directory.normalise(Request(request.subject, request.action, one, request.context)).resource
+            made.append(one)
+        return Request(request.subject, request.action, made[0], request.context), made
 
     def of_record(self, action: str, resource: Entity, patient: str) -> Entity:
         """The resource as one of this patient's record. Raises `RequestError` when it says that it is another's."""
         path = self.live.pdp.pack.vocabulary.patient
         steps = path.for_action(action) if path is not None else ()
-        said = self.record_of(action, resource)
+        said = self.live.record_of(action)(resource)
         if said not in (None, patient):
             raise RequestError(resource.type, "is of another record than the one that is asked about")
         return resource if said is not None or len(steps) != 2 else Entity(resource.type, resource.id, {**resource.properties, steps[1]: patient})
 
-    def record(self, live: Live, request: Request, now: float, at_least: Token | None = None) -> tuple[str, Record, Token | None]:
+    def record(
+        self, live: Live, request: Request, now: float, at_least: Token | None = None, witness: Witness | None = None
+    ) -> tuple[str, Record, Token | None]:
         """Whose record a request is about, and that record now. Raises as `look` does."""
         if live.pdp.pack.vocabulary.patient is None or live.store is None:
             return "", live.pdp.fold((), now), None
         patient = patient_of(live.pdp, request)
         _check_patient(live, patient)
-        record, token = live.store.read(patient, now, at_least)
+        record, token = live.store.read(patient, now, at_least, witness)
         return patient, record, token
 
     def entry(self, look: Look, by: By, listed: bool) -> bytes:
@@ -155,29 +206,62 @@ class Service:
 
     # --- acts ---
 
-    def act(self, request: Request, by: By) -> tuple[str, Done]:
-        """Do an act on a record, if the policy permits it: the identifier of its entries, and what became of it.
+    def act(self, request: Request, by: By, at_least: Token | None = None, supported: Collection[str] | None = None) -> tuple[Look, Done]:
+        """Do an act on a record, if the policy permits it and the caller does what the permit obliges it to: the question as it is in the log, and what became
+        of it.
 
         Blocks, so call it from a thread. It is in the log as `asked` before anything is written and as `done` or `refused` after: a log that fails in
-        between raises `LogUnavailable`, and the record's own list of acts says which. Raises what `engine.consent.acts.perform` does.
+        between raises `LogUnavailable`, and the record's own list of acts, where it has the same identifier, says which. Raises what `look` and
+        `engine.consent.acts.perform` do.
         """
         live, now = self.live, self.clock()
         if live.store is None:
             raise RequestError("action", "there is no consent store to act on")
-        if self.directory is not None:
-            request = self.directory.settle(request)
-        _check_subject(live, request.subject)
-        patient, record, token = self.record(live, request, now)
-        look = Look(new_id(), now, patient, token, [live.pdp.decide(request, record)], live)
+        name, acts = request.action.name, live.pdp.pack.vocabulary.acts
+        if name not in acts:
+            raise RequestError("action.name", f"{shown(name)} is no act on a record", suggest(name, acts))
+        request = self.settle(request)
+        check_identifiers(live.pdp.pack, request)
+        patient, record, token = self.record(live, request, now, at_least)
+        answer = live.pdp.decide(request, record)
+        look = Look(new_id(), now, patient, token, [answer], live, withheld([answer], supported))
+        if look.permits(0):
+            directives_of(live.pdp, request, record, record.at)  # what an act leaves out is said before anything is
         self.log.append_now(encode(ActEntry(mode="one", state="asked", **said(look, by))))
-        done = perform(live.pdp, live.store, request, now, Conflict)
-        state = "done" if done.answer.permitted else "refused"
-        look.answers = [done.answer]
-        self.log.append_now(encode(ActEntry(mode="one", state=state, directives=done.directives, after=str(done.token), **said(look, by))))
-        return look.id, done
+        try:
+            done = perform(live.pdp, live.store, request, now, Conflict, id=look.id, admits=lambda one: one.permitted and not withheld([one], supported))
+        except (RequestError, Conflict):
+            self._became(look, by, "refused")  # nothing was written
+            raise
+        look.answers, look.withheld = [done.answer], withheld([done.answer], supported)
+        self._became(look, by, "done" if look.permits(0) else "refused", directives=done.directives, after=str(done.token))
+        return look, done
+
+    def _became(self, look: Look, by: By, state: str, **more: Any) -> None:
+        self.log.append_now(encode(ActEntry(mode="one", state=state, **more, **said(look, by))))
+
+    # --- looking ahead ---
+
+    def preview(self, look: Look, viewer: Entity, documents: Sequence[Entity], context: Mapping[str, Any], act: Request | None = None) -> list[Preview]:
+        """What somebody would be answered for documents of the record that was looked at, now and if `act` were done. Blocks.
+
+        Raises what `engine.consent.acts.preview` does, and `FalseClaim`.
+        """
+        live = look.live
+        assert live.store is not None
+        previewed = live.pdp.pack.service.previewed or ""
+        asked, documents = self.settled(Request(viewer, Action(previewed), documents[0], context), documents)
+        kept = parse_directives([one.directive for one in live.store.history(look.patient)], live.pdp.pack.vocabulary)
+        directives = kept if self.directory is None else tuple(map(self.directory.normalise, kept))
+        if act is not None:
+            act = self.settle(act)
+        return preview(live.pdp, directives, act, asked.subject, documents, asked.context, look.answers[0].at, previewed)
 
 
-def _check_subject(live: Live, subject: Entity) -> None:
+# --- identifiers -----------------------------------------------------------------------------------------------------
+
+
+def check_subject(live: Live, subject: Entity) -> None:
     """One person under two spellings is two people to a block: whoever asks is written as the pack says, and so is whose record it is."""
     if (subject.type, subject.id) not in live.known:
         _check(live, subject.type, subject.id, "subject.id", live.pdp.pack.identifiers.subjects.get(subject.type, ()))
@@ -191,17 +275,31 @@ def _check_patient(live: Live, patient: str) -> None:
 
 
 def _check(live: Live, kind: str, value: str, where: str, formats: Formats) -> None:
+    if not formats:
+        return
     mistakes = [one.mistake(value) for one in formats]
-    if formats and all(mistakes):
+    if all(mistakes):
         raise RequestError(where, mistakes[0], "; ".join(one.about for one in formats if one.about))
     if len(live.known) >= REMEMBERED:
         live.known.clear()
     live.known.add((kind, value))
 
 
-def _withheld(answers: Sequence[Answer], supported: Collection[str]) -> list[int]:
-    """The places of permits that oblige the caller to something it does not say it can do."""
-    return [place for place, one in enumerate(answers) if one.permitted and any(owed.to == "requester" and owed.id not in supported for owed in one.owed)]
+def _is_main(directory: Directory, value: Any) -> bool:
+    """Whether the directory has nothing to change in an input of a resource."""
+    return value is None or (value.__class__ is str and directory.mains.get(value, value) == value)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def withheld(answers: Sequence[Answer], supported: Collection[str] | None) -> frozenset[int]:
+    """The places of permits that oblige the caller to something it does not say it can do. `supported`: what it can; nothing when it does not say."""
+    if supported is None:
+        return frozenset()
+    return frozenset(
+        place for place, one in enumerate(answers) if one.permitted and any(owed.to == "requester" and owed.id not in supported for owed in one.owed)
+    )
 
 
 def said(look: Look, by: By) -> dict[str, Any]:
@@ -222,5 +320,5 @@ def said(look: Look, by: By) -> dict[str, Any]:
         "pack": look.live.pdp.pack.digest,
         "items": scribe.items(answers),
         "request": by.request,
-        "withheld": [place for place in look.withheld if place < len(answers)],
+        "withheld": sorted(place for place in look.withheld if place < len(answers)),
     }

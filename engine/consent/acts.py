@@ -10,9 +10,9 @@ depositing) are no acts: of these the decision log speaks.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from engine.answer import Answer
 from engine.calendar import FOREVER, deadline, iso, parse_instant
@@ -152,6 +152,9 @@ class Done:
     id: str = ""
 
 
+Admits: TypeAlias = Callable[[Answer], bool]
+
+
 def patient_of(pdp: Pdp, request: Request) -> str:
     """Whose record a request is about. Raises `RequestError` when it does not say."""
     path = pdp.pack.vocabulary.patient
@@ -161,7 +164,9 @@ def patient_of(pdp: Pdp, request: Request) -> str:
     return value
 
 
-def perform(pdp: Pdp, store: Store, request: Request, at: float, conflict: type[Exception], tries: int = 5, *, id: str = "") -> Done:
+def perform(
+    pdp: Pdp, store: Store, request: Request, at: float, conflict: type[Exception], tries: int = 5, *, id: str = "", admits: Admits = lambda one: one.permitted
+) -> Done:
     """Decide an act on the record as it is and, if it is permitted, append its directives to that very record.
 
     `conflict` is what the store raises when somebody else wrote first: the act is then decided again on the new record, so that rules about rules (nobody
@@ -173,7 +178,7 @@ def perform(pdp: Pdp, store: Store, request: Request, at: float, conflict: type[
 
 def perform_all(
     pdp: Pdp, store: Store, requests: Sequence[Request], at: float, conflict: type[Exception], tries: int = 5, *,
-    ids: Sequence[str] | None = None, also: Also | None = None,
+    ids: Sequence[str] | None = None, also: Also | None = None, admits: Admits = lambda one: one.permitted,
 ) -> list[Done]:  # fmt: skip
     """Several acts on one patient's record, all of them or none: each is decided on the record as it is, and one that is refused leaves it so.
 
@@ -190,7 +195,7 @@ def perform_all(
     for left in reversed(range(tries)):
         record, token = store.read(patient, at)
         answers = [pdp.decide(request, record) for request in requests]
-        if not all(answer.permitted for answer in answers):
+        if not all(map(admits, answers)):
             if kept := _kept(names, answers, None):
                 store.note(patient, kept, record.at, token)
             return [Done(answer, (), token, id) for answer, id in zip(answers, names, strict=True)]
@@ -258,9 +263,11 @@ class Preview:
 
 
 def preview(
-    pdp: Pdp, directives: Iterable[Directive], act: Request | None, subject: Entity, documents: Sequence[Entity], context: Mapping[str, Any], at: float
-) -> list[Preview]:
-    """What `subject` would be answered when he reads each document, now and if `act` were done. The act itself must be one that the policy permits.
+    pdp: Pdp, directives: Iterable[Directive], act: Request | None, subject: Entity, documents: Sequence[Entity], context: Mapping[str, Any], at: float,
+    previewed: str = "read",
+) -> list[Preview]:  # fmt: skip
+    """What `subject` would be answered when he reads each document (or does what is `previewed`), now and if `act` were done. The act itself must be one that
+    the policy permits.
 
     Raises `RequestError` when the act would be refused: a preview of what cannot be would mislead.
     """
@@ -275,7 +282,7 @@ def preview(
         place = record.revision + 1
         more = [parse_directive(one, pdp.pack.vocabulary, place + n) for n, one in enumerate(directives_of(pdp, act, record, at))]
         changed = fold((*known, *more), pdp.pack.vocabulary, at)
-    reading = Action("read")
+    reading = Action(previewed)
     now = pdp.decide_many(subject, reading, documents, context, record)
     then = pdp.decide_many(subject, reading, documents, context, changed)
     return [Preview(*one) for one in zip(documents, now, then, strict=True)]
