@@ -82,6 +82,7 @@ class Exchange:
         if self.disconnected:
             self._stop_timer()
         elif self.more_body:
+            self.protocol.flow.resume_reading()  # it stops at 64 KB, for an application to catch up
             if self._timer is None:
                 self._timer = self.loop.call_later(self.direct.body_seconds, self._too_slow)
         else:

@@ -15,7 +15,7 @@ from time import perf_counter
 from benchmarks.measure import Answer, ask
 from benchmarks.report import RESULTS, screen, write
 
-QUESTIONS = ("one_decision", "growth", "batch", "compile", "consent_store")
+QUESTIONS = ("one_decision", "growth", "batch", "compile", "consent_store", "http")
 
 
 def main() -> None:
