@@ -11,7 +11,8 @@ ICCAD 1990 (multi-valued); Rudell, "Dynamic Variable Ordering for OBDDs", ICCAD 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 NONE = -1
 """The leaf of "nothing decided yet", and of a condition that does not hold."""
@@ -27,9 +28,9 @@ class BudgetExceeded(Exception):
     """More nodes than the budget allows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """Tests `variable`: a value in `others` leads to its child there, any other value to `default`."""
+class Node(msgspec.Struct, frozen=True, gc=False):
+    """Tests `variable`: a value in `others` leads to its child there, any other value to `default`. A struct: hundreds of thousands are made and
+    looked up (0.85 seconds for the French pack, 1.35 with a dataclass)."""
 
     variable: int
     default: int
@@ -67,9 +68,10 @@ class Store:
         return self._node(variable, default, [(v, c) for v, c in sorted(children.items()) if c != default])
 
     def _node(self, variable: int, default: int, others: Iterable[tuple[int, int]]) -> int:
-        made = Node(variable, default, tuple(others))
-        if not made.others:
+        others = tuple(others)
+        if not others:
             return default
+        made = Node(variable, default, others)
         number = self._numbers.get(made)
         if number is None:
             number = len(self.nodes)
@@ -321,14 +323,17 @@ class Store:
             self._parents[root] = self._parents.get(root, 0) + 1
 
     def _link(self, node: Node) -> None:
-        for child in (node.default, *(child for _, child in node.others)):
-            self._parents[child] = self._parents.get(child, 0) + 1
+        parents, child = self._parents, node.default
+        parents[child] = parents.get(child, 0) + 1
+        for _, child in node.others:
+            parents[child] = parents.get(child, 0) + 1
 
     def _unlink(self, node: Node) -> None:
         """Take back what `_link` counted; a node that nothing leads to any more is forgotten."""
+        parents = self._parents
         for child in (node.default, *(child for _, child in node.others)):
-            self._parents[child] -= 1
-            if child >= 0 and not self._parents[child]:
+            parents[child] = left = parents[child] - 1
+            if child >= 0 and not left:
                 gone = self.nodes[child]
                 self._by_variable[gone.variable].discard(child)
                 del self._numbers[gone]
@@ -344,24 +349,26 @@ class Store:
         Returns the work done.
         """
         upper, lower = self.order[place], self.order[place + 1]
-        work = 1
+        nodes, work = self.nodes, 1
         for n in list(self._by_variable[upper]):
-            node = self.nodes[n]
-            children = {**dict(node.others), -1: node.default}
-            work += len(children)
-            seen = {v: self.nodes[c] for v, c in children.items() if c >= 0 and self.nodes[c].variable == lower}
-            if not seen:
+            node = nodes[n]
+            below = [node.default, *(c for _, c in node.others)]
+            work += len(below)
+            seen = [c >= 0 and nodes[c].variable == lower for c in below]
+            if True not in seen:
                 continue
-            values = sorted({value for inner in seen.values() for value, _ in inner.others})
-
-            def under(value: int, children: dict[int, int] = children, seen: dict[int, Node] = seen) -> dict[int, int]:
-                return {v: (seen[v].default if value < 0 else seen[v].child(value)) if v in seen else c for v, c in children.items()}
-
+            # what each child leads to by the value of the lower variable: the exceptions, and where all other values lead
+            leads = [(dict(nodes[c].others), nodes[c].default) if sees else ({}, c) for c, sees in zip(below, seen, strict=True)]
+            own = [v for v, _ in node.others]
             del self._numbers[node]
             self._by_variable[upper].discard(n)
-            default = self._under(upper, under(-1))
-            others = [(value, self._under(upper, under(value))) for value in values]
-            made = Node(lower, default, tuple((value, child) for value, child in others if child != default))
+            default = self._upper(upper, own, [otherwise for _, otherwise in leads])
+            others = []
+            for value in sorted({value for exceptions, _ in leads for value in exceptions}):
+                child = self._upper(upper, own, [exceptions.get(value, otherwise) for exceptions, otherwise in leads])
+                if child != default:
+                    others.append((value, child))
+            made = Node(lower, default, tuple(others))
             self.nodes[n] = made
             self._numbers[made] = n
             self._by_variable[lower].add(n)
@@ -371,6 +378,7 @@ class Store:
         self.level[upper], self.level[lower] = place + 1, place
         return work
 
-    def _under(self, variable: int, children: dict[int, int]) -> int:
-        default = children[-1]
-        return self._node(variable, default, sorted((v, c) for v, c in children.items() if v >= 0 and c != default))
+    def _upper(self, variable: int, values: Sequence[int], children: Sequence[int]) -> int:
+        """The node whose first child is the default, and the others those of `values`."""
+        default, *rest = children
+        return self._node(variable, default, [(v, c) for v, c in zip(values, rest, strict=True) if c != default])

@@ -67,7 +67,7 @@ class _Aim:
     doubt: int
 
     def takes(self, statement: Statement) -> bool:
-        return all(statement.has(key) == wanted for key, wanted in self.fact.where)
+        return not self.fact.where or all(statement.has(key) == wanted for key, wanted in self.fact.where)
 
 
 EVERYBODY = -1
