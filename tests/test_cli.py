@@ -518,7 +518,7 @@ def test_vectors_that_cannot_be_read_are_a_finding(vector_file):
 STUB = """\
   - id: R05-
     title: "The patient has blocked your access to the record, in every access mode."
-    article: "ANS PDSm on the DMP (TD0.2); CSP L1111-19"
+    article: "ANS PDSm DMP TD0.2; CSP L1111-19"
     given: {record: []}
     ask: {subject: {type: professional, id: ""}, action: read, resource: {id: "", type: "", status: "", confidentiality: []}}
     expect:    # by hand, from the policy: {decision: , rule: , obligations: [], discreet: }

@@ -223,16 +223,16 @@ def test_what_a_professional_did_in_every_record(here: World) -> None:
 
 # --- who may see what ------------------------------------------------------------------------------------------------
 
-HOLDER = view_of([{"id": "only_known_documents"}], Entity("patient", PATIENT))
-REPRESENTATIVE = view_of([{"id": "without_secret_sessions"}], Entity("representative", "160022A12345676"))
-OWN = view_of([{"id": "only_own_acts"}], Entity("professional", PHYSICIAN))
+HOLDER = view_of([{"id": "any", "properties": {"traces": "known"}}], Entity("patient", PATIENT))
+REPRESENTATIVE = view_of([{"id": "any", "properties": {"traces": "not secret"}}], Entity("representative", "160022A12345676"))
+OWN = view_of([{"id": "any", "properties": {"traces": "own"}}], Entity("professional", PHYSICIAN))
 
 
 def test_the_policy_says_what_a_reader_sees() -> None:
     assert View(secret=True) == HOLDER
     assert REPRESENTATIVE == View() == view_of([], Entity("patient", PATIENT)), "what the pack does not open stays shut"
     assert View(own=Entity("professional", PHYSICIAN), documents=False, secret=True) == OWN
-    both = [{"id": "only_known_documents"}, {"id": "without_secret_sessions", "properties": {"without": "mask_documents unmask_documents"}}]
+    both = [{"id": "a", "properties": {"traces": "known"}}, {"id": "b", "properties": {"traces": "not secret", "without": "mask_documents unmask_documents"}}]
     assert view_of(both, Entity("patient", PATIENT)) == View(without=frozenset({"mask_documents", "unmask_documents"}))
     for rule, view in (("A06", HOLDER), ("A06-holder", HOLDER), ("A06-representative", REPRESENTATIVE), ("A06-own", OWN)):
         said = [{"id": one.id, "properties": one.properties} for one in (pdp().pack.obligations[id] for id in pdp().pack.reasons[rule].obligations)]

@@ -6,11 +6,11 @@ signed. It only ever grows, as tlog-checkpoint demands, so one note of five line
     heads 2026-03-03T14:05:00Z                                       a leaf of the log of heads
     worker-1-20260303T140011Z-5d0c8a3e 1234 <root, base64>           the segments that grew, their sizes and roots
 
-    log.example/dmp                                                  a checkpoint: origin, size of the log of heads, its root
+    log.example/records                                                  a checkpoint: origin, size of the log of heads, its root
     4711
     <root, base64>
 
-    — log.example/dmp <key id and Ed25519 signature, base64>
+    — log.example/records <key id and Ed25519 signature, base64>
 
 Formats: C2SP signed-note and tlog-checkpoint, without extension lines; verifier keys as Go's sumdb/note writes them.
 """

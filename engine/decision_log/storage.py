@@ -184,7 +184,7 @@ def new_origin(wanted: str | None) -> str:
     if wanted is None:
         return f"habilis/{secrets.token_hex(8)}"
     if not _ORIGIN.match(wanted):
-        raise LogUnavailable("a log's origin is a name without spaces or `+`, such as log.example/dmp")
+        raise LogUnavailable("a log's origin is a name without spaces or `+`, such as log.example/records")
     return wanted
 
 

@@ -9,14 +9,14 @@ A pack's codes are read by its own `pack` entry. What the service owes by a deci
     properties.once                         "professional and record": the first time, and again after directives of the kinds in `again`;
                                             "session": an emergency, told once for a session; otherwise for each decision
     properties.secret_session               true: nobody but the holder is told, on his own channel
-    `queue_for_review`                      an emergency that a reviewer looks at afterwards
+    `properties.to` of `reviewers`          an emergency that a reviewer looks at afterwards
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -31,7 +31,7 @@ NO_ACCESS = frozenset({"list", "preview"})
 """Actions that show no document: they decide as `read`, and the journal does not tell them."""
 READ = "read"
 HOLDER = "holder"
-REVIEW = "queue_for_review"
+REVIEWERS = "reviewers"
 FIRST, SESSION = "professional and record", "session"
 PATIENCE = 60.0
 """Seconds that a first access waits to be told: its store may yet say that it showed nothing."""
@@ -171,8 +171,10 @@ _NOTHING = Owes()
 def parse_meaning(body: Mapping[str, Any]) -> tuple[str, Meaning]:
     """A pack's digest and meaning, from its entry. Raises `Misunderstood`."""
     pack = _convert(body, _Pack)
-    notices = {id: _notice(id, one) for id, one in pack.obligations.items() if one.to == "service" and id != REVIEW}
-    owes = [{action: _owes(ids, notices) for action, ids in one.obligations.items()} for one in pack.outcomes]
+    ours = {id: one for id, one in pack.obligations.items() if one.to == "service"}
+    reviews = {id for id, one in ours.items() if one.properties.get("to") == REVIEWERS}
+    notices = {id: _notice(id, one) for id, one in ours.items() if id not in reviews}
+    owes = [{action: _owes(ids, notices, reviews) for action, ids in one.obligations.items()} for one in pack.outcomes]
     return pack.digest, Meaning(
         [(one.rule, one.decision) for one in pack.outcomes],
         owes,
@@ -183,8 +185,8 @@ def parse_meaning(body: Mapping[str, Any]) -> tuple[str, Meaning]:
     )
 
 
-def _owes(ids: Sequence[str], notices: Mapping[str, Notice | None]) -> Owes:
-    return Owes(tuple(one for id in ids if (one := notices.get(id)) is not None), REVIEW in ids)
+def _owes(ids: Sequence[str], notices: Mapping[str, Notice | None], reviews: Collection[str]) -> Owes:
+    return Owes(tuple(one for id in ids if (one := notices.get(id)) is not None), any(id in reviews for id in ids))
 
 
 def _notice(id: str, spec: _PackObligation) -> Notice | None:

@@ -49,18 +49,19 @@ EVERYTHING = View(documents=False, secret=True)
 def view_of(obligations: Iterable[Mapping[str, Any]], reader: Entity) -> View:
     """The view that a permitted reading of the traces leaves, by its obligations to the requester (`Answer.obligations`).
 
-        only_own_acts               what he did himself, as he knew it then: what was masked since shows by no change here
-        only_known_documents        everything of documents that he may know of
-        without_secret_sessions     the same, but of secret sessions
-        (none of them)              as without_secret_sessions: what the pack does not open stays shut
+        traces = "own"              what he did himself, as he knew it then: what was masked since shows by no change here
+        traces = "known"            everything of documents that he may know of
+        traces = "not secret"       the same, but of secret sessions
+        (none of them)              as "not secret": what the pack does not open stays shut
 
     A property `without` names acts, separated by spaces, whose traces are left out too.
     """
-    known = {one["id"]: one.get("properties") or {} for one in obligations}
-    without = frozenset(word for properties in known.values() for word in str(properties.get("without") or "").split())
-    if "only_own_acts" in known:
+    known = [one.get("properties") or {} for one in obligations]
+    without = frozenset(word for properties in known for word in str(properties.get("without") or "").split())
+    traces = {properties["traces"] for properties in known if "traces" in properties}
+    if "own" in traces:
         return View(own=reader, documents=False, secret=True, without=without)
-    return View(secret="only_known_documents" in known and "without_secret_sessions" not in known, without=without)
+    return View(secret=traces == {"known"}, without=without)
 
 
 @dataclass(frozen=True, slots=True)
