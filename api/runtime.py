@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from api.authzen import Replies
@@ -31,6 +32,7 @@ class Runtime:
         self.telemetry, self.metrics = telemetry, telemetry.metrics
         self._embedded, self._witness = store.embedded, None
         self._threads = ThreadPoolExecutor(THREADS, "habilis")
+        self._asking, self._ready_until = asyncio.Lock(), 0.0
         self._replies: tuple[Live, Replies] = (service.live, Replies(service.live))
         self.books = Books(settings, log)
 
@@ -80,9 +82,13 @@ class Runtime:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
     async def ready(self, now: float) -> None:
-        """Raise what a decision would raise now: the store is asked, and the log takes an entry."""
-        await self.blocking(self.store.read, "health", now)
-        await self.log.append(entry("ready", now))
+        """Raise what a decision would raise now: the store is asked, and the log takes an entry. Anybody may ask, so once a second is enough."""
+        async with self._asking:
+            if monotonic() < self._ready_until:
+                return
+            await self.blocking(self.store.read, "health", now)
+            await self.log.append(entry("ready", now))
+            self._ready_until = monotonic() + 1.0
 
     def replies(self, live: Live) -> Replies:
         if self._replies[0] is not live:

@@ -96,7 +96,7 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 
 def _text(data: Mapping[str, Any], key: str, where: str) -> str:
     value = data.get(key)
-    if value.__class__ is str and value and not value.isspace():
+    if value.__class__ is str and 0 < len(value) <= LONGEST and not value.isspace():
         return value
     if value is None:
         raise RequestError(f"{where}.{key}", "is missing")

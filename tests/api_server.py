@@ -26,7 +26,7 @@ from engine.pdp import load_pdp
 
 ROOT = Path(__file__).parent.parent
 PATIENT = "279035121518989"
-OTHER_PATIENT = "189012A01234596"
+OTHER_PATIENT = "189012A01234513"
 NURSE, PHYSICIAN = "10000023092", "10000023084"
 
 ROLES = ("store", "consent_desk", "officer", "reviewer", "portal")
