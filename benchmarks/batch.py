@@ -97,6 +97,9 @@ def _lists(pdp: Pdp, world: World, records: list[Record], asked: int) -> list[Co
     def together(one: tuple[Any, ...]) -> Any:
         return pdp.decide_many(*one[:5])
 
+    def each_read(one: tuple[Any, ...]) -> Any:
+        return [answer.permitted for answer in pdp.decide_many(*one[:5])]
+
     def one_by_one(one: tuple[Any, ...]) -> Any:
         subject, action, resources, context, record, _ = one
         return [pdp.decide(Request(subject, action, resource, context), record) for resource in resources]
@@ -110,5 +113,6 @@ def _lists(pdp: Pdp, world: World, records: list[Record], asked: int) -> list[Co
         assert answers == [answer.rule for answer in one_by_one(one)] == plainly(one)
     assert records[0].at == AT
     made = [Contender(f"lists of {length}, decide_many", together, lambda block, n=length: questions(block, n), each=length) for length in LENGTHS]
+    made.append(Contender("lists of 100, decide_many, an Answer made of each", each_read, lambda block: questions(block, 100), each=100))
     made.append(Contender("lists of 100, one by one", one_by_one, lambda block: questions(block, 100), each=100))
     return [*made, Contender("lists of 100, plain Python", plainly, lambda block: questions(block, 100), each=100)]

@@ -106,8 +106,10 @@ class Answer(msgspec.Struct, frozen=True, eq=False):
 
 
 class Answers(Sequence[Answer]):
-    """The answers for a list of resources, in their order. An `Answer` is made when it is asked for: `codes` (packed situations) and `outcomes` (their
-    numbers) are all that most lists need."""
+    """The answers for a list of resources, in their order.
+
+    An `Answer` is made when it is asked for: `resources`, `codes` (packed situations) and `outcomes` (their numbers) are all that most lists need.
+    """
 
     __slots__ = ("action", "at", "codes", "context", "outcomes", "record", "resources", "runner", "subject")
 

@@ -29,8 +29,10 @@ class BudgetExceeded(Exception):
 
 
 class Node(msgspec.Struct, frozen=True, gc=False):
-    """Tests `variable`: a value in `others` leads to its child there, any other value to `default`. A struct: hundreds of thousands are made and
-    looked up (0.85 seconds for the French pack, 1.35 with a dataclass)."""
+    """Tests `variable`: a value in `others` leads to its child there, any other value to `default`.
+
+    A struct because hundreds of thousands are made and looked up: the French pack takes 0.85 seconds, 1.35 with a dataclass.
+    """
 
     variable: int
     default: int

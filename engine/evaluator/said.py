@@ -58,8 +58,10 @@ class Spans(Said):
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What statements of one kind and form of target mean for one fact: `place` says through which input, `bit` is the fact being true, `doubt` its value
-    where that input is absent."""
+    """What statements of one kind and form of target mean for one fact.
+
+    `place` says through which input, `bit` is the fact being true, `doubt` its value where that input is absent.
+    """
 
     fact: Held
     place: int
