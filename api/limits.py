@@ -95,7 +95,10 @@ def limited(
 
 
 class Envelope:
-    """Every answer says to which request it belongs. An exception that nobody caught becomes a 500 without a word of it; `report` is told."""
+    """Every answer says to which request it belongs. An exception that nobody caught becomes a 500 without a word of it; `report` is told.
+
+    In the middle of an answer nothing can be said any more: the server ends the connection.
+    """
 
     def __init__(self, app: App, report: Callable[[BaseException], None] = lambda error: None):
         self.app, self.report = app, report
@@ -120,12 +123,10 @@ class Envelope:
         try:
             await self.app(scope, receive, answer)
         except Exception as error:
-            if ended:  # whoever answered has reported it, or took the body away
-                return
-            self.report(error)
-            if started:
-                raise RuntimeError("an answer was cut short") from None
-            await refuse(answer, 500, "internal error")
+            if not ended:  # otherwise whoever answered has reported it, or took the body away
+                self.report(error)
+            if not started:
+                await refuse(answer, 500, "internal error")
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ class _Arriving:
         if not self._started:
             self._started = True
             self._limits.start(self)
-        message = _GONE if self.refused else await self._receive()
+        message = await self._receive()
         if self.refused:
             return _GONE
         self._size += len(message.get("body", b""))
