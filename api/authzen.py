@@ -126,9 +126,10 @@ def parse_several(data: Mapping[str, Any], most: int, record_of: Callable[[str],
         try:
             if item.__class__ is not dict:
                 raise RequestError(f"evaluations[{place}]", "must be an object")
-            parts = (item.get("subject"), item.get("action"), item.get("context"))
-            resource = _resource(item.get("resource"), default)
-            if of is None or not _same(parts, last) or of(resource) != record:
+            own = item.get("resource")
+            parts = NOTHING if len(item) == 1 and own is not None else (item.get("subject"), item.get("action"), item.get("context"))
+            resource = _resource(own, default)
+            if of is None or not (parts is last or _same(parts, last)) or of(resource) != record:
                 of = None
                 question = _question(data, parts, resource, place)
                 of, last = record_of(question.action.name), parts
@@ -168,14 +169,11 @@ def _resource(own: Any, default: Any) -> Entity:
     data = own if default is None else _merged(own, default, ("type", "id"))
     if data.__class__ is dict:
         kind, id, properties = data.get("type"), data.get("id"), data.get("properties")
-        if kind.__class__ is id.__class__ is str and properties.__class__ is dict and _is_name(kind) and _is_name(id):
+        plain = kind.__class__ is id.__class__ is str and properties.__class__ is dict and 0 < len(kind) <= LONGEST >= len(id) > 0
+        if plain and not (kind.isspace() or id.isspace()):
             return Entity(kind, id, properties)
         return parse_entity(data, "resource")
     raise RequestError("resource", "is missing" if data is None else "must be an object")
-
-
-def _is_name(text: str) -> bool:
-    return len(text) <= LONGEST and text != "" and not text.isspace()
 
 
 def _merged(own: Any, default: Any, inherited: Sequence[str]) -> Any:

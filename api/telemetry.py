@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, use_span
 
 from api.settings import Settings
+from engine.answer import Answers
 from engine.service import Look
 
 technical = logging.getLogger("habilis")
@@ -54,8 +55,8 @@ class Metrics:
             outcome = look.answers[0].outcome
             self.decisions[outcome.decision, outcome.rule, action] += 1
             return
-        outcomes = look.live.pdp.outcomes
-        for number, count in Counter([one.outcome.number for one in look.answers]).items():
+        answers, outcomes = look.answers, look.live.pdp.outcomes
+        for number, count in Counter(answers.outcomes if isinstance(answers, Answers) else [one.outcome.number for one in answers]).items():
             outcome = outcomes[number]
             self.decisions[outcome.decision, outcome.rule, action] += count
 
