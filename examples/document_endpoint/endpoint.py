@@ -238,7 +238,7 @@ class Fhir(Response):
 
 
 class Shown(Response):
-    """The bytes of a document, and after them the outcome. A permit whose bytes could not be sent was no access."""
+    """The bytes of a document, and after them the outcome. When nobody waits for them any more, nothing is sent, and the permit was no access."""
 
     def __init__(self, habilis: Habilis, asking: Asking, answer: Json, document: Json):
         attachment = document["content"][0]["attachment"]
@@ -249,8 +249,9 @@ class Shown(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outcome = "not_shown"
         try:
-            await super().__call__(scope, receive, send)
-            outcome = "shown"
+            if not await Request(scope, receive).is_disconnected():
+                await super().__call__(scope, receive, send)
+                outcome = "shown"
         finally:
             await self.habilis.report(self.asking, self.answer, self.id, outcome)
 

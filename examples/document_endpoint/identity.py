@@ -23,7 +23,7 @@ from lxml import etree
 from signxml import DigestAlgorithm, SignatureConfiguration, SignatureMethod, XMLVerifier
 from signxml.exceptions import SignXMLException
 
-LARGEST = 65_536
+LARGEST = 32_768
 """Bytes of an assertion; the official samples have 5,000."""
 AGE, SKEW = 300.0, 60.0
 """Seconds for which an assertion is good that does not say until when, and by which its clock may be ahead of ours."""
