@@ -186,8 +186,10 @@ class Service:
     def record(
         self, live: Live, request: Request, now: float, at_least: Token | None = None, witness: Witness | None = None
     ) -> tuple[str, Record, Token | None]:
-        """Whose record a request is about, and that record now. Raises as `look` does."""
-        if live.pdp.pack.vocabulary.patient is None or live.store is None:
+        """Whose record a request is about, and that record now; nobody's for an action that the pack does not have, for which no rule applies. Raises as
+        `look` does."""
+        vocabulary = live.pdp.pack.vocabulary
+        if vocabulary.patient is None or live.store is None or request.action.name not in vocabulary.actions:
             return "", live.pdp.fold((), now), None
         patient = patient_of(live.pdp, request)
         _check_patient(live, patient)

@@ -163,6 +163,13 @@ def test_an_identifier_that_is_not_written_as_the_pack_says_is_400(store: httpx.
         assert "1000002308" not in error_of(answer) and "27903512151" not in error_of(answer)
 
 
+def test_an_action_that_nobody_knows_is_denied(server: Server, store: httpx.Client) -> None:
+    for asked in (question(action="can_read"), question(action="can_read", resource={"type": "account", "id": "123"})):
+        told = store.post(ONE, json=asked).json()
+        assert told["decision"] is False and told["context"]["reason_user"] == {} and "consent_token" not in told["context"]
+        assert logged(server, "decision", id=told["context"]["id"])[0]["patient"] == ""
+
+
 # --- evaluations -----------------------------------------------------------------------------------------------------
 
 
