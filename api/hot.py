@@ -67,7 +67,9 @@ class Hot:
         found = _headers(headers)
         span = self.runtime.telemetry.begin(path, found.get(b"traceparent"))
         try:
-            caller = await self.runtime.caller(authorization_of(headers), ROLE)
+            authorization = authorization_of(headers)
+            caller = self.runtime.callers.known(authorization) or await self.runtime.caller(authorization)
+            caller.needs(ROLE)
             told = await self._answer(path, method, found, body, caller, span)
         except Exception as error:
             status = status_of(error)
@@ -93,17 +95,14 @@ class Hot:
                 return await self._several(questions, caller, by, span)
         question = parse_one(data)
         try:
-            look = await self._look(question, caller)
+            caller.check(question.subject)
+            look = await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
         except (NotAllowed, FalseClaim) as error:
             await service.log.append(self.runtime.refusal(question.subject, by, error))
             raise
         await service.log.append(service.entry(look, by, False))
         self._count(look, span)
         return self.runtime.replies(look.live).all(look)[0]
-
-    async def _look(self, question: Question, caller: Caller) -> Look:
-        caller.check(question.subject)
-        return await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
 
     async def _several(self, questions: Questions, caller: Caller, by: By, span: Span | None) -> bytes:
         """Every question is looked at until one ends the evaluation; what comes after that is cut off; the rest is logged together, then told."""
@@ -115,7 +114,8 @@ class Hot:
             if question.places[0] > end:
                 break
             try:
-                look = await self._look(question, caller)
+                caller.check(question.subject)
+                look = await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
             except (RequestError, NotAllowed, StaleToken) as error:
                 refused |= dict.fromkeys(question.places, (status_of(error), message_of(error)))
                 if isinstance(error, NotAllowed | FalseClaim):

@@ -47,19 +47,21 @@ class Request:
 
     def look_up(self, steps: tuple[str, ...]) -> Any:
         """The input at the end of `steps` (see `vocabulary.Path`), or nothing. Never raises."""
-        head, *rest = steps
-        if head not in ("subject", "action", "resource", "context"):
-            return None
+        head = steps[0]
         here: Any
         if head == "context":
             here = self.context
-        else:
-            entity = self.subject if head == "subject" else self.resource if head == "resource" else self.action
-            here = entity.properties
-            if rest == ["id"] and isinstance(entity, Entity):
+        elif head == "action":
+            here = self.action.properties
+        elif head == "subject" or head == "resource":
+            entity = self.subject if head == "subject" else self.resource
+            if len(steps) == 2 and steps[1] == "id":
                 return entity.id
-        for step in rest:
-            if not isinstance(here, Mapping):
+            here = entity.properties
+        else:
+            return None
+        for step in steps[1:]:
+            if here.__class__ is not dict and not isinstance(here, Mapping):
                 return None
             here = here.get(step)
         return here

@@ -191,8 +191,10 @@ class Service:
         vocabulary = live.pdp.pack.vocabulary
         if vocabulary.patient is None or live.store is None or request.action.name not in vocabulary.actions:
             return "", live.pdp.fold((), now), None
-        patient = patient_of(live.pdp, request)
-        _check_patient(live, patient)
+        patient = live.record_of(request.action.name)(request.resource)
+        if patient.__class__ is not str or ("", patient) not in live.known:
+            patient = patient_of(live.pdp, request)
+            _check_patient(live, patient)
         record, token = live.store.read(patient, now, at_least, witness)
         return patient, record, token
 
