@@ -58,6 +58,7 @@ class FhirSpec(Spec):
 
 class IdentifierSpec(Spec):
     about: str = ""
+    example: str = ""
     pattern: str = Field(min_length=1)
     check: Literal["luhn", "mod97"] | None = None
     letters: dict[str, str] = {}

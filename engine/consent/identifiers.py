@@ -56,6 +56,7 @@ class Format:
     check: str | None = None
     letters: Mapping[str, str] = field(default_factory=dict)
     about: str = ""
+    example: str = ""
 
     def mistake(self, value: Any) -> str:
         """What is wrong with a value; empty when it is one. The sentence does not repeat the value: it may end in a journal that must not name a patient."""
@@ -98,7 +99,9 @@ def build_identifiers(specs: Mapping[str, IdentifierSpec], vocabulary: Vocabular
     known = {form for kind in vocabulary.kinds.values() for form in kind.targets}
     for name, spec in specs.items():
         where = ("identifier", name)
-        one = formats[name] = Format(name, _pattern(spec, where, report), spec.check, spec.letters, spec.about)
+        one = formats[name] = Format(name, _pattern(spec, where, report), spec.check, spec.letters, spec.about, spec.example)
+        if spec.example and (mistake := one.mistake(spec.example)):
+            report((*where, "example"), "identifier-example", f"`{spec.example}` {mistake}", "an example is an identifier, of nobody")
         for digits in spec.letters.values():
             if not (digits.isascii() and digits.isdigit()):
                 report((*where, "letters"), "identifier-letters", f"`{digits}` is not digits", "say which digits stand for the letters")
