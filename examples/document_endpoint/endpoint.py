@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     habilis: str = "http://127.0.0.1:8080"
     key: SecretStr = SecretStr("")
-    """This store's key, as a caller with the role `store`."""
+    """This store's key, as a caller with the role `store`. A service that lets everybody in needs none."""
     timeout: float = 3.0
     documents: Path = Path(__file__).with_name("documents.json")
     structures: Path | None = None
@@ -129,7 +129,8 @@ class Habilis:
 
     def __init__(self, settings: Settings):
         self.timeout = settings.timeout
-        headers = {"authorization": f"Bearer {settings.key.get_secret_value()}"}
+        key = settings.key.get_secret_value()
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         self.http = httpx.AsyncClient(base_url=settings.habilis, headers=headers, timeout=settings.timeout, trust_env=False)
 
     async def ask(self, asking: Asking, action: str, resources: Sequence[Json]) -> list[Json]:
