@@ -138,10 +138,11 @@ class Readers:
         found = f"{self.bind(words)}[{v}]"
         if any(isinstance(fact.form, Member | Coded) and fact.form.several for fact in facts):
             found = f"{found} if {v}.__class__ is not list else {self.bind(lists)}[tuple({v})]"
-        if any(fact.is_boolean and isinstance(fact.form, Given) and not fact.form.text for fact in facts):
+        flags = any(fact.is_boolean and isinstance(fact.form, Given) and not fact.form.text for fact in facts)
+        if flags:
             found = f"{self.bind({value: of_value(value) for value in (False, True)})}[{v}] if {v}.__class__ is bool else {found}"
         lines = ["try:", f"    code |= {found}", "except (KeyError, TypeError):", f"    code |= {other}({v})"]
-        if not words:  # text: there or not
+        if not words and not flags:  # text: there or not
             nothing = f"{absent} if {v} is None else " if absent else ""
             lines = [f"code |= {of_value(UNKNOWN)} if {v}.__class__ is str and {v} and not {v}.isspace() else {nothing}{other}({v})"]
         if absent:
