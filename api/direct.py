@@ -54,7 +54,7 @@ class Direct:
         waiting, self._waiting = self._waiting, []
         with self.hot.runtime.witnessed():
             for exchange in waiting:
-                drive(self.hot.answer(exchange.path, "POST", exchange.headers, exchange.body), exchange.done, exchange.loop)
+                drive(self.hot.answer(exchange.path, "POST", exchange.headers, bytes(exchange.body)), exchange.done, exchange.loop)
 
     def refused(self, scope: dict[str, Any]) -> Answered | None:
         """Why a request is not answered at all."""
@@ -74,7 +74,7 @@ class Exchange:
         self.protocol, self.direct, self.loop = protocol, direct, protocol.loop
         self.path, self.scope, self.headers = protocol.url.decode("latin-1"), protocol.scope, protocol.headers
         self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
-        self.body = b""
+        self.body = bytearray()
         self.more_body, self.response_complete, self.disconnected = True, False, False
         self.message_event = self
         self._timer: asyncio.TimerHandle | None = None
@@ -87,11 +87,14 @@ class Exchange:
             self._stop_timer()
         elif self.more_body:
             self.protocol.flow.resume_reading()  # it stops at 64 KB, for an application to catch up
-            if self._timer is None:
-                self._timer = self.loop.call_later(self.direct.body_seconds, self._too_slow)
         else:
             self._stop_timer()
             self._start()
+
+    def wait(self) -> None:
+        """What has not arrived with the headers, be it all of the body, has so long to come."""
+        if self.more_body and self._timer is None and not (self.response_complete or self.disconnected):
+            self._timer = self.loop.call_later(self.direct.body_seconds, self._too_slow)
 
     def _start(self) -> None:
         refused = self.direct.refused(self.scope)

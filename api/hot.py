@@ -160,7 +160,8 @@ _WANTED = frozenset((b"content-type", b"x-request-id", b"traceparent"))
 
 
 def _headers(headers: Headers) -> dict[bytes, bytes]:
-    return {name: value for name, value in headers if name in _WANTED}
+    """Of a header that is there twice the first, which is also the one that is echoed."""
+    return {name: value for name, value in reversed(headers) if name in _WANTED}
 
 
 async def body_of(receive: Receive) -> bytes:

@@ -42,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """A request has been answered before its body arrived."""
     _bytes = 0
     """Since the last answer."""
+    _answers = 0
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,6 +62,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._awaiting:
             if self._bytes > self.request_bytes:
                 self._refuse(413, f"the request has more than {self.request_bytes:,} bytes")
+            elif self.cycle.__class__ is Exchange:
+                self.cycle.wait()  # type: ignore[attr-defined]
         elif self._bytes > self.header_bytes:
             self._refuse(431, f"the headers have more than {self.header_bytes:,} bytes")
         elif self._timer is None:
@@ -70,7 +73,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._awaiting = False
         if self._timer is not None:
             self._stop_timer()
-        free = self.cycle is None or self.cycle.response_complete
+        # Behind an answer that is not fetched too: through ASGI the next one waits until it is.
+        free = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
         if free and self.direct is not None and self.direct.takes(self.url, self.parser.get_method(), self.headers):
             self.cycle = Exchange(self, self.direct)  # type: ignore[assignment]
         else:
@@ -94,8 +98,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(DISCARDED, self.transport.close)
         else:
             self._await_headers()
+        self._answers += 1
         if self.transport.get_write_buffer_size():
-            self.loop.call_later(self.fetch_seconds, self._unfetched)
+            self.loop.call_later(self.fetch_seconds, self._unfetched, self._answers)
 
     def _await_headers(self) -> None:
         self._stop_timer()
@@ -116,8 +121,9 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _unfetched(self) -> None:
-        if self.transport.get_write_buffer_size():
+    def _unfetched(self, answers: int) -> None:
+        """Whoever has asked for more since is reading."""
+        if answers == self._answers and self.transport.get_write_buffer_size():
             self.transport.abort()
 
     def _refuse(self, status: int, message: str, *more: tuple[bytes, bytes]) -> None:

@@ -49,8 +49,8 @@ class Metrics:
         self.durations.append((route, seconds))
 
     def decided(self, look: Look) -> None:
-        """Decisions by outcome, rule and action."""
-        action = look.answers[0].request.action.name
+        """Decisions by outcome, rule and action; without an action, where the pack does not know the one that was asked for: anybody can invent those."""
+        action = look.answers[0].runner.action
         if len(look.answers) == 1:
             outcome = look.answers[0].outcome
             self.decisions[outcome.decision, outcome.rule, action] += 1
@@ -102,7 +102,7 @@ class Telemetry:
     def told(span: Span, look: Look) -> None:
         """What a span says of a decision: never of whom."""
         first = look.answers[0]
-        span.add_event("decided", {"action": first.request.action.name, "items": len(look.answers), "decision": first.decision, "rule": first.rule})
+        span.add_event("decided", {"action": first.runner.action, "items": len(look.answers), "decision": first.decision, "rule": first.rule})
 
     # --- exporters ---
 
