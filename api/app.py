@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from api import accesses, consent, journal
 from api.authzen import asked_of, check_type, obligations_of, parse_body
@@ -22,11 +23,13 @@ from api.callers import Caller, NotAllowed, authorization_of
 from api.errors import headers_of, message_of, status_of
 from api.hot import ONE, SEVERAL, App, Hot, Receive, Scope, Send, body_of
 from api.limits import header, refuse
+from api.openapi import described
 from api.runtime import Runtime
 from api.shapes import ActionSearch, ResourceSearch, RuntimeOf, Searcher, Shape, SubjectSearch, by_of
 from api.telemetry import Traced, report
 from engine.answer import Answer
 from engine.errors import HabilisError
+from engine.pdp import Pdp
 from engine.request import Entity, parse_request
 from engine.search import SEARCHED, search
 
@@ -35,30 +38,53 @@ FREE = frozenset(("/.well-known/authzen-configuration", "/health/live", "/health
 """What anybody may ask. Every other route names its roles."""
 
 
+ROUTERS = (consent.router, accesses.router, journal.router)
+
+
 def create_app(runtime: Runtime) -> Hot:
     """The ASGI application of one worker. It closes `runtime` when it shuts down."""
-
-    @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(runtime.callers.watch())
-        yield
-        watching.cancel()
-        runtime.close()
-
-    summary = "Who may do what to which document of whose record, and why."
-    # Redirecting to a path with a slash more would name the host of the request.
-    app = FastAPI(title="Habilis", version="1", summary=summary, lifespan=life, redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False)
+    app = build_app()
     app.state.runtime = runtime
-    app.add_exception_handler(RequestValidationError, _misshapen)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(HabilisError, _engine)
+    return Hot(Traced(Strict(app, runtime), runtime.telemetry), runtime)
+
+
+def build_app() -> FastAPI:
+    """Every route but the two hot ones. What they answer with is in `app.state.runtime`."""
+    # Redirecting to a path with a slash more would name the host of the request.
+    app = FastAPI(title="Habilis", version="1", lifespan=_life, redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False)
+    app.add_exception_handler(RequestValidationError, _misshapen)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
+    app.add_exception_handler(HabilisError, _engine)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _internal)
-    _metadata(app, runtime)
+    _metadata(app)
     _searches(app)
     _health(app)
-    for one in (consent, accesses, journal):
-        app.include_router(one.router)
-    return Hot(Traced(Strict(app, runtime), runtime.telemetry), runtime)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.openapi = lambda: _described(app, app.state.runtime.service.live.pdp)  # type: ignore[method-assign]
+    return app
+
+
+def _described(app: FastAPI, pdp: Pdp) -> dict[str, Any]:
+    """The description, made once for each pack: anybody may ask for it."""
+    known: tuple[Pdp, dict[str, Any]] | None = getattr(app.state, "description", None)
+    if known is None or known[0] is not pdp:
+        known = app.state.description = (pdp, described(app, routes_of(app), pdp, FREE))
+    return known[1]
+
+
+def routes_of(app: FastAPI) -> list[BaseRoute]:
+    """Every route of the application, also of the routers that it includes."""
+    return [route for router in (app.router, *ROUTERS) for route in router.routes]
+
+
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    runtime: Runtime = app.state.runtime
+    watching = asyncio.create_task(runtime.callers.watch())
+    yield
+    watching.cancel()
+    runtime.close()
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -118,24 +144,24 @@ class Strict:
 # --- routes ----------------------------------------------------------------------------------------------------------
 
 
-def _metadata(app: FastAPI, runtime: Runtime) -> None:
-    """Section 9, and the Obligations profile: URLs come from the settings, never from a request; members that are empty are left out."""
-    url = runtime.settings.public_url.rstrip("/")
-    metadata = {
-        "policy_decision_point": url,
-        "access_evaluation_endpoint": url + ONE,
-        "access_evaluations_endpoint": url + SEVERAL,
-        "search_subject_endpoint": url + SEARCH + "subject",
-        "search_resource_endpoint": url + SEARCH + "resource",
-        "search_action_endpoint": url + SEARCH + "action",
-    }
-
+def _metadata(app: FastAPI) -> None:
     @app.get("/.well-known/authzen-configuration", tags=["AuthZEN"])
     async def configuration(runtime: RuntimeOf) -> dict[str, Any]:
-        """What this policy decision point offers, and where."""
+        """What this policy decision point offers, and where.
+
+        AuthZEN, section 9, and the Obligations profile: URLs come from the settings, never from a request; members that are empty are left out.
+        """
+        url = runtime.settings.public_url.rstrip("/")
         obligations = runtime.service.live.pdp.pack.obligations.values()
         supported = sorted(one.id for one in obligations if one.to == "requester")
-        return metadata | ({"supported_obligations": supported} if supported else {})
+        return {
+            "policy_decision_point": url,
+            "access_evaluation_endpoint": url + ONE,
+            "access_evaluations_endpoint": url + SEVERAL,
+            "search_subject_endpoint": url + SEARCH + "subject",
+            "search_resource_endpoint": url + SEARCH + "resource",
+            "search_action_endpoint": url + SEARCH + "action",
+        } | ({"supported_obligations": supported} if supported else {})
 
 
 def _searches(app: FastAPI) -> None:
