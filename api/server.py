@@ -8,8 +8,12 @@ Each worker opens everything for itself: a connection, a thread or a segment of 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import signal
+import threading
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import uvicorn
@@ -105,6 +109,8 @@ def _key(path: Path | None) -> Ed25519PrivateKey | None:
 def application() -> App:
     """One worker, by the environment: what `uvicorn api.server:application --factory` serves."""
     settings = Settings()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     runtime = open_runtime(settings)
     hot = create_app(runtime)
     app = in_flight = InFlight(hot, settings.max_concurrency, FREE)
@@ -115,6 +121,12 @@ def application() -> App:
     GuardedProtocol.direct = Direct(hot, in_flight, settings.max_body, settings.body_timeout, rate, settings.open)
     GuardedProtocol.request_bytes = GuardedProtocol.header_bytes + 2 * settings.max_body + 65_536
     return Loopback(app) if settings.open else app
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Of several workers: stop when the process that watches over them has died. Nobody would start this one again, and it would keep the port."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve(settings: Settings) -> None:
