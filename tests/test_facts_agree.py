@@ -7,7 +7,6 @@ every action.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from random_packs import DAY, NOW, PEOPLE, directive, directives, one_of_each, packs, requests
 
 from engine.calendar import iso

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.consent.directives import parse_directive
 from engine.consent.identifiers import CHECKS, Identifiers, check_identifier, check_identifiers, luhn, mod97

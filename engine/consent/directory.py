@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from engine.consent.directives import Directive
 from engine.consent.identifiers import Format, Formats
 from engine.errors import Diagnostic, RequestError, shown, suggest
@@ -75,7 +77,7 @@ class Directory:
 
     def _request(self, request: Request) -> Request:
         if request.subject.type in self.subjects and (main := self.main(request.subject.id)) != request.subject.id:
-            request = replace(request, subject=replace(request.subject, id=main))
+            request = structs.replace(request, subject=structs.replace(request.subject, id=main))
         target = request.action.properties.get("target")
         if isinstance(target, Mapping) and target.get("type") in self.targets:
             request = self._replace(request, ("action", "target", "id"))
@@ -121,12 +123,12 @@ class Directory:
         subject, target = request.subject, request.action.properties.get("target")
         if subject.type in self.subjects and (person := self.find(subject.id)) is not None:
             properties = _vouched(person, subject.properties, "subject")
-            request = replace(request, subject=Entity(subject.type, subject.id, properties))
+            request = structs.replace(request, subject=Entity(subject.type, subject.id, properties))
         if isinstance(target, Mapping) and target.get("type") in self.targets:
             id = target.get("id")
             if isinstance(id, str) and (person := self.find(id)) is not None:
                 named = {"target": _vouched(person, target, "action.target")}
-                request = replace(request, action=Action(request.action.name, {**request.action.properties, **named}))
+                request = structs.replace(request, action=Action(request.action.name, {**request.action.properties, **named}))
         return request
 
 
@@ -151,7 +153,7 @@ def _with(request: Request, steps: tuple[str, ...], value: Any) -> Request:
     part: Any = getattr(request, head)
     inside = part if head == "context" else part.properties
     changed = _changed(inside, rest, value)
-    return replace(request, **{head: changed if head == "context" else replace(part, properties=changed)})
+    return structs.replace(request, **{head: changed if head == "context" else structs.replace(part, properties=changed)})
 
 
 def _changed(inside: Mapping[str, Any], steps: list[str], value: Any) -> dict[str, Any]:
