@@ -249,12 +249,13 @@ class Service:
     def preview(self, look: Look, viewer: Entity, documents: Sequence[Entity], context: Mapping[str, Any], act: Request | None = None) -> list[Preview]:
         """What somebody would be answered for documents of the record that was looked at, now and if `act` were done. Blocks.
 
-        Raises what `engine.consent.acts.preview` does, and `FalseClaim`.
+        Raises what `engine.consent.acts.preview` does, `FalseClaim`, and `RequestError` for a viewer whom no decision would know.
         """
         live = look.live
         assert live.store is not None
         previewed = live.pdp.pack.service.previewed or ""
         asked, documents = self.settled(Request(viewer, Action(previewed), documents[0], context), documents)
+        check_subject(live, asked.subject)
         kept = parse_directives([one.directive for one in live.store.history(look.patient)], live.pdp.pack.vocabulary)
         directives = kept if self.directory is None else tuple(map(self.directory.normalise, kept))
         if act is not None:

@@ -360,7 +360,7 @@ def _parse(before: str) -> tuple[Any, ...] | None:
         at, decision, document = json.loads(base64.urlsafe_b64decode(before.encode()))
         if isinstance(at, int | float) and isinstance(decision, str) and isinstance(document, str):
             return float(at), decision, document
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise RequestError("before", "is not the position of a page", "give what `next` said")
 
