@@ -229,6 +229,8 @@ def test_reading_the_journal_is_itself_in_the_log_and_in_the_journal(world: Worl
     assert (decision["action"]["name"], decision["caller"], decision["patient"]) == ("read_traces", "portal", PATIENT)
     (outcome,) = logged(world.server, "outcome", containing=id, decision=id)
     assert (outcome["outcome"], outcome["caller"]) == ("shown", "portal")
+    asked = logged(world.server, "decision", caller="portal", subject={"type": "patient", "id": PATIENT, "properties": {}})[-1]
+    assert (asked["action"]["name"], [item[0] for item in asked["items"]]) == ("list", ["DOC-BIO"])
     traces = world.soon(lambda: [one for one in world.journal(patient())["accesses"] if one["decision"] == id])
     assert (traces[0]["action"], traces[0]["status"]) == ("read_traces", "confirmed")
 
