@@ -16,6 +16,8 @@ from api_server import NURSE, PATIENT, PHYSICIAN, Server, key_of, serving
 from engine.decision_log.checkpoint import open_note, parse_private_key, verifier_key
 from engine.decision_log.read import LogReader
 
+pytest_plugins = ["servers"]
+
 CHILD, PARENT = "118045412345627", "290027505601745"
 EQUAL = "10000023126"
 """A physician to whom the patient gave equal rights, and no authorisation."""
@@ -393,3 +395,13 @@ def test_of_two_workers_one_follows_and_both_tell(tmp_path: Path) -> None:
         assert all(len(both.told(patient(), *documents)) == 20 for _ in range(10))
 
 
+@pytest.mark.long
+def test_log_and_journal_may_live_in_postgresql(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    places = request.getfixturevalue("postgres")
+    with serving(tmp_path, log=places.new_place(), journal=places.new_place(), follow="true") as server:
+        far = World(server)
+        open_record(server)
+        assert far.ask("read", professional(), BIOLOGY)["decision"]
+        assert far.soon(lambda: far.told(patient(), BIOLOGY)) == [(PHYSICIAN, "DOC-BIO")]
+        assert far.get(f"/log/v1/decisions/{far.decisions['read']}")["entries"][0]["items"][0]["rule"] == "R07"
+        assert far.get("/log/v1/checkpoint").count("\n") >= 4
