@@ -171,9 +171,10 @@ def perform(
 
     `conflict` is what the store raises when somebody else wrote first: the act is then decided again on the new record, so that rules about rules (nobody
     blocks a treating physician) hold between two writers too. `id`: what it is to be kept under, such as its entry's in the decision log; a new one, when left
-    out. Raises `RequestError` for identifiers that are not written as the pack says, and for what is too long to be kept.
+    out. `admits`: whether an answer lets the act be done, for a caller that does not do all that a permit obliges it to. Raises `RequestError` for identifiers
+    that are not written as the pack says, and for what is too long to be kept.
     """
-    return perform_all(pdp, store, [request], at, conflict, tries, ids=[id] if id else None)[0]
+    return perform_all(pdp, store, [request], at, conflict, tries, ids=[id] if id else None, admits=admits)[0]
 
 
 def perform_all(
