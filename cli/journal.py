@@ -135,12 +135,12 @@ def show(
 
 def _line(one: Trace) -> str:
     marks = [one.status, *(word for word, holds in (("first", one.first), ("emergency", one.emergency), ("secret session", one.secret)) if holds)]
-    target = f"{one.target.get('type')} {one.target.get('id')}" if one.target else ""
+    target = " ".join(str(one.target[key]) for key in ("type", "id", "from", "until") if one.target.get(key)) if one.target else ""
     structure = one.subject["properties"].get("structure", "")
     who = f"{one.subject['type']} {one.subject['id']}" + (f" of {structure}" if structure else "")
     what = " ".join(filter(None, (one.action, one.document, one.type and f"({one.type})", target)))
     mode = f", {one.access_mode}" if one.access_mode else ""
-    return f"{iso(one.at)[:19]}  {who}  {what}{mode}  by {one.rule}: {', '.join(marks)}  {one.decision}"
+    return f"{iso(one.at)[:19]}Z  {who}  {what}{mode}  by {one.rule}: {', '.join(marks)}  {one.decision}"
 
 
 @app.command(epilog=_examples("reviews", "reviews --state open --since 2026-11-01"))
@@ -177,7 +177,7 @@ def _review_line(one: Review) -> str:
     justification = one.context.get("justification")
     why = f' "{justification}"' if isinstance(justification, str) else ""
     verdict = f"{one.verdict}, by {one.reviewer} on {iso(one.reviewed)[:10]} {one.comment}".rstrip() if one.reviewed is not None else "open"
-    return f"{iso(one.at)[:19]}  {one.subject['type']} {one.subject['id']}  {one.action}, {one.access_mode}{why}  {one.decision}: {verdict}"
+    return f"{iso(one.at)[:19]}Z  {one.subject['type']} {one.subject['id']}  {one.action}, {one.access_mode}{why}  {one.decision}: {verdict}"
 
 
 @app.command(epilog=_examples('review 5f0c... justified --comment "called by the ward"'))
@@ -211,7 +211,7 @@ def outbox(limit: Limit = SHOWN, log: LogUrl = LOG, journal: JournalUrl = JOURNA
     for one in found:
         private = ", on his own channel only" if one.private else ""
         tried = f"  tried {one.attempts} times: {one.trouble}" if one.attempts else ""
-        say(f"{iso(one.at)[:19]}  {one.what} to {one.to}{private}  {one.id}{tried}")
+        say(f"{iso(one.at)[:19]}Z  {one.what} to {one.to}{private}  {one.id}{tried}")
     if not found:
         say("no notice waits")
 
@@ -251,7 +251,7 @@ def report(
         for caller, action, rule, decision, number in counts:
             say(f"{number:>9,}  {caller}  {action} {decision}" + (f" by {rule}" if rule else ""))
         for one in unconfirmed:
-            say(f"unconfirmed: {iso(one.at)[:19]}  {one.caller}  {one.action} {one.document} by {one.rule}  {one.decision}")
+            say(f"unconfirmed: {iso(one.at)[:19]}Z  {one.caller}  {one.action} {one.document} by {one.rule}  {one.decision}")
         for one in unpermitted:
             say(f"shown without a permit: {one.document} by {one.caller}  {one.decision}")
         for segment, index, why in problems:
