@@ -1,6 +1,6 @@
 """The two routes that document stores call a million times a day, before FastAPI: an ASGI application of its own, with msgspec.
 
-FastAPI with pydantic answers 3,800 requests a second where this answers several times as many (docs/adr/0011-http.md); everything else is left to it.
+FastAPI with pydantic answers 3,800 requests a second where this answers several times as many (docs/adr/0013-http.md); everything else is left to it.
 Body in, question, answers logged, body out: nothing here decides.
 """
 

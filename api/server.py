@@ -1,4 +1,4 @@
-"""Opening a worker, and starting the HTTP server: uvicorn with uvloop and httptools (docs/adr/0011-http.md says why).
+"""Opening a worker, and starting the HTTP server: uvicorn with uvloop and httptools (docs/adr/0013-http.md says why).
 
     habilis serve             settings from the environment, then the command line's
 
