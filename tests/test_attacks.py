@@ -168,6 +168,17 @@ def test_a_masked_document_is_no_document(store: httpx.Client, server: Server, n
         assert ask(other) == masked
 
 
+@pytest.mark.parametrize("name", ["mask", "unmask", "hide_from_patient", "reveal_to_patient"])
+def test_how_long_an_act_may_be_does_not_tell_a_masked_document_from_none(server: Server, name: str) -> None:
+    """What is too long to be kept is said to be so by what was asked: an answer's reason has another length than another's."""
+    with server.client("consent_desk") as desk:
+        for long in (*range(14_700, 16_400, 75), 20_000):
+            several = (document("DOC-MASKED"), document("DOC-NEVERX", status="Nonsense"))
+            masked, other = (told(desk.post("/consent/v1/acts", json=question(professional(NURSE), name, one, basis="x" * long))) for one in several)
+            assert masked == other, long
+        assert masked[0] == 400
+
+
 def test_searches_do_not_tell_a_masked_document_from_none(store: httpx.Client) -> None:
     def ask(resource: Json) -> list[tuple[Any, ...]]:
         asked = question(professional(NURSE), "read", resource)

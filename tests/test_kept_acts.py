@@ -177,7 +177,7 @@ def test_an_act_that_cannot_be_kept_is_not_done(store: ConsentStore, monkeypatch
 @pytest.mark.parametrize("request_", [ask("block", context={"note": "x" * LONGEST_ACT}, target=HIM), ask("close", context={"note": "é" * (LONGEST_ACT // 2)})])
 def test_an_act_that_is_too_long_to_be_kept_is_an_error_and_nothing_is_written(store: ConsentStore, request_: Request):
     do(store, OPEN)
-    expected = r"^request: has 1\d,\d{3} bytes with its answer, more than 16,384 \(an act is kept as it was asked: say less in it\)$"
+    expected = r"^request: has 1\d,\d{3} bytes, more than 16,384 \(an act is kept as it was asked: say less in it\)$"
     with pytest.raises(RequestError, match=expected):
         do(store, request_)
     with pytest.raises(RequestError, match="more than 16,384"):

@@ -54,8 +54,10 @@ STEP_BACK = 900.0
 """Seconds by which a clock may go back, or lag behind another machine's, and be held; further, and which one is right is anybody's guess."""
 LONGEST = 65_536
 """Bytes of a directive's JSON."""
+ASKED = ("subject", "action", "resource", "context")
+"""The members of an act's JSON that say what was asked; the others are the answer."""
 LONGEST_ACT = 16_384
-"""Bytes of an act's JSON: what was asked, and what was answered."""
+"""Bytes of the JSON of what was asked."""
 
 Also: TypeAlias = Callable[[Connection], None]
 """What is written in the same transaction as directives. If it raises, nothing is written."""
@@ -520,15 +522,22 @@ def _keep_acts(connection: Connection, patient: str, acts: Sequence[Act], at: fl
 
 
 def act_body(told: Mapping[str, Any]) -> str:
-    """An act's canonical JSON. Raises `RequestError` for one that is none, or too long to be kept."""
+    """An act's canonical JSON. Raises `RequestError` for one that is none, or too long to be kept.
+
+    INVARIANT: whether it is too long is a matter of what was asked alone: with the answer, its size would tell a discreet refusal from another.
+    """
     try:
-        body = json.dumps(told, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-        size = len(body.encode())
+        body, asked = _json(told), _json({key: told[key] for key in ASKED if key in told})
+        size = len(asked.encode())
     except (TypeError, ValueError):
         raise RequestError("request", "is not JSON", "an act is kept as it was asked") from None
     if size > LONGEST_ACT:
-        raise RequestError("request", f"has {size:,} bytes with its answer, more than {LONGEST_ACT:,}", "an act is kept as it was asked: say less in it")
+        raise RequestError("request", f"has {size:,} bytes, more than {LONGEST_ACT:,}", "an act is kept as it was asked: say less in it")
     return body
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
 def _kept_act(row: Mapping[str, Any]) -> KeptAct:
