@@ -228,7 +228,7 @@ def _say_entry(entry: Entry, body: Mapping[str, Any]) -> None:
     subject, action = body.get("subject") or {}, body.get("action") or {}
     who = f"{subject.get('type')} {subject.get('id')}" if subject else body.get("caller", "")
     about = " ".join(filter(None, [action.get("name"), body.get("state"), body.get("patient") and f"patient {body['patient']}"]))
-    say(f"{iso(entry.at).partition("+")[0][:23]}Z  {body.get('kind'):<9} {body.get('id')}  {who}  {about}".rstrip())
+    say(f"{iso(entry.at).partition('+')[0][:23]}Z  {body.get('kind'):<9} {body.get('id')}  {who}  {about}".rstrip())
     items = body.get("items")
     for place, item in enumerate(items if isinstance(items, list) else ()):
         say(f"    {_line(item, place in body.get('withheld', ()))}")
