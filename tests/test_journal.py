@@ -917,9 +917,9 @@ def test_the_journal_is_read_from_a_shell_and_that_is_logged(here: World) -> Non
     assert habilis(here, "follow", "--once") == "5 entries were read\n"
     physician, ids = f"professional {PHYSICIAN} of {STRUCTURE}", [one["id"] for one in decisions]
     assert habilis(here, "show", PATIENT).splitlines() == [
-        f"2026-11-21T11:00:02  patient {PATIENT}  block professional {NURSE}  by A01-block: confirmed  {ids[2]}",
-        f"2026-11-21T11:00:01  {physician}  read DOC-1 (11488-4), bris_de_glace  by R14: unconfirmed, emergency  {ids[1]}",
-        f"2026-11-21T11:00:00  {physician}  read DOC-1 (11488-4)  by R18: confirmed, first  {ids[0]}",
+        f"2026-11-21T11:00:02Z  patient {PATIENT}  block professional {NURSE}  by A01-block: confirmed  {ids[2]}",
+        f"2026-11-21T11:00:01Z  {physician}  read DOC-1 (11488-4), bris_de_glace  by R14: unconfirmed, emergency  {ids[1]}",
+        f"2026-11-21T11:00:00Z  {physician}  read DOC-1 (11488-4)  by R18: confirmed, first  {ids[0]}",
     ]
     page = json.loads(habilis(here, "show", PATIENT, "--limit", "2", "--json"))
     rest = json.loads(habilis(here, "show", PATIENT, "--json", "--before", page["next"]))
@@ -932,7 +932,7 @@ def test_reviews_and_notices_from_a_shell(here: World) -> None:
     decision = read(rule="R14", context=BREAK_GLASS)
     here.told(decision)
     assert habilis(here, "reviews", "--state", "open", "--since", "2026-11-21") == (
-        f'2026-11-21T11:00:00  professional {PHYSICIAN}  read, bris_de_glace "unconscious"  {decision["id"]}: open\n'
+        f'2026-11-21T11:00:00Z  professional {PHYSICIAN}  read, bris_de_glace "unconscious"  {decision["id"]}: open\n'
     )
     assert habilis(here, "review", decision["id"], "justified", "--comment", "on duty") == "the review is recorded\n"
     assert habilis(here, "reviews", "--state", "open") == "no emergency to review\n"
@@ -952,7 +952,7 @@ def test_a_report_from_a_shell(here: World) -> None:
     here.told(decision)
     assert habilis(here, "report").splitlines() == [
         "        1  store-1  read permit by R18",
-        f"unconfirmed: 2026-11-21T11:00:00  store-1  read DOC-1 by R18  {decision['id']}",
+        f"unconfirmed: 2026-11-21T11:00:00Z  store-1  read DOC-1 by R18  {decision['id']}",
     ]
     assert habilis(here, "report", "--since", "2026-11-22") == ""
     here.told(shown(decision, "DOC-9"), {"kind": "tea", "id": "2" * 26, "at": NOON})
