@@ -16,7 +16,7 @@ from engine.consent.directory import Directory, parse_directory
 from engine.consent.store import Conflict, ConsentStore, StaleToken, Token
 from engine.decision_log.log import DecisionLog, LogUnavailable
 from engine.decision_log.read import LogReader
-from engine.errors import RequestError
+from engine.errors import PackError, RequestError
 from engine.pack import parse_pack, read_folder
 from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity, Request
@@ -326,3 +326,35 @@ def test_a_pack_that_cannot_be_logged_is_not_used(place: Place, owing: Pdp) -> N
     with pytest.raises(LogUnavailable):
         service.use(owing)
     assert service.live.pdp is place.pdp
+
+
+SERVICE = b'traces = "read_traces"'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (SERVICE, b'traces = "read_trace"', "unknown action `read_trace`\n  help: did you mean `read_traces`?"),
+        (b'previewed = "read"\n', b"", "the key `previewed` is missing\n  help: `preview` says nothing without it: add it to `service`"),
+        (b'preview = "preview"\n', b"", "the key `preview` is missing\n  help: `previewed` says nothing without it: add it to `service`"),
+        (b'known_documents = ["only_known_documents"]', b'known_documents = ["only_known"]', "unknown obligation `only_known`"),
+        (SERVICE, b"journals = true", "`journals` is not a key here"),
+        (SERVICE, b"traces = 5", "`service.traces` must be text"),
+        (b'example = "10000023084"', b'example = "10000023085"', "`10000023085` is not an identifier of a professional: its check digits do not fit the others"),
+    ],
+)
+def test_what_the_service_asks_about_is_checked_like_everything(before: bytes, after: bytes, said: str) -> None:
+    assert before in FILES["pack.toml"]
+    with pytest.raises(PackError) as caught:
+        parse_pack(FILES | {"pack.toml": FILES["pack.toml"].replace(before, after, 1)})
+    (one,) = caught.value.diagnostics
+    assert said.splitlines() in ([one.message], [one.message, f"  help: {one.help}"])
+    assert one.file == "pack.toml" and one.line > 0
+
+
+def test_a_pack_may_leave_out_what_it_does_not_offer() -> None:
+    table = FILES["pack.toml"]
+    start = table.index(b"[service]")
+    end = table.index(b"\n\n", start)
+    service = parse_pack(FILES | {"pack.toml": table[:start] + table[end:]}).service
+    assert (service.access_list, service.traces, service.preview, service.previewed, service.known_documents) == (None, None, None, None, [])
