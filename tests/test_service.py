@@ -340,7 +340,7 @@ SERVICE = b'traces = "read_traces"'
         (b'known_documents = ["only_known_documents"]', b'known_documents = ["only_known"]', "unknown obligation `only_known`"),
         (SERVICE, b"journals = true", "`journals` is not a key here"),
         (SERVICE, b"traces = 5", "`service.traces` must be text"),
-        (b'example = "10000023084"', b'example = "10000023085"', "`10000023085` is not an identifier of a professional: its check digits do not fit the others"),
+        (b'"10000023084"', b'"10000023085"', "`10000023085` is not an identifier of a professional: its check digits do not fit the others"),
     ],
 )
 def test_what_the_service_asks_about_is_checked_like_everything(before: bytes, after: bytes, said: str) -> None:
