@@ -107,8 +107,8 @@ def _questions(pdp: Pdp, patients: int) -> list[Question]:
 
 
 def _proper(text: str) -> str:
-    """Professionals of the generator with identifiers whose last digit fits the others."""
-    return re.sub(r'"(8\d{9})\d"', lambda one: f'"{next(one[1] + str(n) for n in range(10) if luhn(one[1] + str(n)))}"', text)
+    """Professionals and structures of the generator with identifiers whose last digit fits the others."""
+    return re.sub(r'"(8\d{9}|75\d{6})\d"', lambda one: f'"{next(one[1] + str(n) for n in range(10) if luhn(one[1] + str(n)))}"', text)
 
 
 def _list(questions: Sequence[Question], at: int, length: int) -> dict[str, Any]:

@@ -79,6 +79,18 @@ class Live:
     scribe: Scribe
     known: set[tuple[str, str]] = field(default_factory=set)
     readers: dict[str, RecordOf] = field(default_factory=dict)
+    places: dict[str, Spelled] = field(default_factory=dict)
+
+    def spelled(self, action: str) -> Spelled:
+        """Where a resource names somebody, for an action, and the formats of each place. Whose record it is, is checked apart."""
+        found = self.places.get(action)
+        if found is None:
+            pack = self.pdp.pack
+            steps = [(path.for_action(action), formats) for path, formats in pack.identifiers.paths if path != pack.vocabulary.patient]
+            found = tuple((rest[0], formats) for (head, *rest), formats in steps if head == "resource" and len(rest) == 1 and rest != ["id"])
+            if action in pack.vocabulary.actions:
+                self.places[action] = found
+        return found
 
     def record_of(self, action: str) -> RecordOf:
         """What tells apart the records that resources belong to, for an action: the input of a resource that says whose it is."""
@@ -91,6 +103,7 @@ class Live:
 
 
 RecordOf: TypeAlias = Callable[[Entity], Any]
+Spelled: TypeAlias = tuple[tuple[str, Formats], ...]
 
 
 def _record_of(patient: Path | None, action: str) -> RecordOf:
@@ -139,6 +152,8 @@ class Service:
         live, now = self.live, self.clock()
         first, resources = self.settled(Request(subject, action, resources[0], context), resources)
         check_subject(live, first.subject)
+        resources = [_readable(live, action.name, one) for one in resources]
+        first = Request(first.subject, first.action, resources[0], first.context)
         patient, record, token = self.record(live, first, now, at_least, witness)
         if len(resources) == 1:
             answers: Sequence[Answer] = [live.pdp.decide(first, record)]
@@ -288,6 +303,23 @@ def _check(live: Live, kind: str, value: str, where: str, formats: Formats) -> N
     if len(live.known) >= REMEMBERED:
         live.known.clear()
     live.known.add((kind, value))
+
+
+def _readable(live: Live, action: str, resource: Entity) -> Entity:
+    """A resource as the policy reads it: somebody named in a spelling that the pack does not have counts as nobody, so that a fact about him takes the value
+    that refuses. The same person under another spelling would be somebody of whom the record says nothing."""
+    properties = resource.properties
+    for name, formats in live.spelled(action):
+        value = properties.get(name)
+        if value is None or (value.__class__ is str and (name, value) in live.known):
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            try:
+                _check(live, name, one, name, formats)
+            except (RequestError, TypeError):
+                properties = {key: kept for key, kept in properties.items() if key != name}
+                break
+    return resource if properties is resource.properties else Entity(resource.type, resource.id, properties)
 
 
 def _is_main(directory: Directory, value: Any) -> bool:

@@ -239,3 +239,38 @@ def test_every_decision_that_was_told_is_in_the_log(server: Server, store: httpx
 def test_the_technical_log_names_no_patient_and_no_fault(server: Server) -> None:
     output = server.output()
     assert [one for one in (PATIENT, NURSE, "DOC-", "internal fault", "Traceback") if one in output] == []
+
+
+# --- spellings -------------------------------------------------------------------------------------------------------
+
+MASKED = {"author": "10000023100", "structure": "750000028"}
+SPELLINGS = ("8{}", "{} ", "{}\u200b", "1000 {}", "\uff11{}", "urn:oid:1.2.250.1.71.4.2.1|{}")
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Everything of one author and of one structure is masked; the nurse's structure is authorised."""
+    with api_server.serving(tmp_path_factory.mktemp("spellings")) as one:
+        open_record(one)
+        with one.client("consent_desk") as desk:
+            act(desk, patient(), "grant_access", **target("750000010", "structure"))
+            for kind, id in MASKED.items():
+                act(desk, patient(), "mask_documents", **target(id, kind))
+        with one.client() as client:
+            yield client
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=ascii)
+@pytest.mark.parametrize("kind", MASKED)
+def test_another_spelling_escapes_no_mask(masked: httpx.Client, kind: str, spelling: str) -> None:
+    """Whoever is named in a way that the pack does not have may be anybody: the one whose documents are masked too."""
+    others = {"author": "10000023084", "structure": "750000036"}
+    nurse = professional(NURSE)
+    clear = document("DOC-CLEAR", **others)
+    spelt = document("DOC-SPELT", **{**others, kind: spelling.format(MASKED[kind])})
+    listed = document("DOC-LISTED", **{**others, kind: [others[kind], spelling.format(MASKED[kind])]})
+    assert masked.post(ONE, json=question(nurse, resource=clear)).json()["decision"] is True
+    for hidden in (spelt, listed):
+        assert masked.post(ONE, json=question(nurse, resource=hidden)).json()["decision"] is False
+    several = masked.post(SEVERAL, json={**question(nurse), "evaluations": [{"resource": one} for one in (clear, spelt, listed, clear)]}).json()
+    assert [one["decision"] for one in several["evaluations"]] == [True, False, False, True]
