@@ -34,7 +34,7 @@ from engine.request import Entity, parse_request
 from engine.search import SEARCHED, search
 
 SEARCH = "/access/v1/search/"
-FREE = frozenset(("/.well-known/authzen-configuration", "/health/live", "/health/ready", "/docs", "/openapi.json"))
+FREE = frozenset(("/.well-known/authzen-configuration", "/health/live", "/health/ready", "/openapi.json"))
 """What anybody may ask. Every other route names its roles."""
 
 
@@ -50,8 +50,8 @@ def create_app(runtime: Runtime) -> Hot:
 
 def build_app() -> FastAPI:
     """Every route but the two hot ones. What they answer with is in `app.state.runtime`."""
-    # Redirecting to a path with a slash more would name the host of the request.
-    app = FastAPI(title="Habilis", version="1", lifespan=_life, redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False)
+    # Redirecting to a path with a slash more would name the host of the request; a page of documentation would run another site's script on ours.
+    app = FastAPI(title="Habilis", version="1", lifespan=_life, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(RequestValidationError, _misshapen)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     app.add_exception_handler(HabilisError, _engine)  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def _metadata(app: FastAPI) -> None:
 
         AuthZEN, section 9, and the Obligations profile: URLs come from the settings, never from a request; members that are empty are left out.
         """
-        url = runtime.settings.public_url.rstrip("/")
+        url = runtime.settings.url
         obligations = runtime.service.live.pdp.pack.obligations.values()
         supported = sorted(one.id for one in obligations if one.to == "requester")
         return {

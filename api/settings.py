@@ -35,8 +35,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    public_url: str = "http://127.0.0.1:8080"
-    """The identifier of this policy decision point, which its metadata repeat, whatever a Host header says. `https` behind a proxy that has the certificate."""
+    public_url: str = ""
+    """The identifier of this policy decision point, which its metadata repeat, whatever a Host header says: `https` behind a proxy that has the certificate.
+    Where it listens, unless said."""
 
     max_body: Annotated[int, Field(ge=1_000)] = 2_000_000
     max_batch: Annotated[int, Field(ge=1)] = 1_000
@@ -53,6 +54,11 @@ class Settings(BaseSettings):
     @property
     def follows(self) -> bool:
         return self.log.get_secret_value().startswith("sqlite:") if self.follow is None else self.follow
+
+    @property
+    def url(self) -> str:
+        """`public_url`, or where the service listens."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @model_validator(mode="after")
     def _closed(self) -> Settings:

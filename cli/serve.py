@@ -46,5 +46,5 @@ def serve(
     url = f"http://{settings.host}:{settings.port}"
     if settings.open:
         say(LOUD.format(url=url))
-    say(f"{url} (documentation at {url}/docs); stop with Ctrl-C")
+    say(f"{url} (described at {url}/openapi.json); stop with Ctrl-C")
     start(settings)

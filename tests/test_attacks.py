@@ -241,6 +241,17 @@ def test_the_technical_log_names_no_patient_and_no_fault(server: Server) -> None
     assert [one for one in (PATIENT, NURSE, "DOC-", "internal fault", "Traceback") if one in output] == []
 
 
+@pytest.mark.parametrize("properties", [{"untill": "2026-12-31"}, {"from": "2026-01-01"}, {"Target": {}}])
+def test_an_act_says_nothing_that_nobody_reads(server: Server, properties: Json) -> None:
+    """Whoever writes `untill` means an end, and would have given an authorisation without one."""
+    asked = {"subject": patient(), "action": {"name": "grant_access", "properties": {**target(STRANGER), **properties}}, "resource": record()}
+    with server.client("consent_desk") as desk:
+        before = desk.post("/consent/v1/access-list", json={"subject": patient(), "resource": record()}).json()["access_list"]
+        answer = desk.post("/consent/v1/acts", json=asked)
+        assert answer.status_code == 400 and answer.json().startswith(f"action.{next(iter(properties))}: is read by nothing")
+        assert desk.post("/consent/v1/access-list", json={"subject": patient(), "resource": record()}).json()["access_list"] == before
+
+
 # --- spellings -------------------------------------------------------------------------------------------------------
 
 MASKED = {"author": "10000023100", "structure": "750000028"}

@@ -386,7 +386,7 @@ def test_metadata_come_from_the_configuration_and_never_from_the_request(server:
 
 def test_no_answer_names_the_host_of_the_request(server: Server) -> None:
     with server.client("store") as store:
-        for route in [*ROUTES, "/docs", "/.well-known/authzen-configuration"]:
+        for route in [*ROUTES, "/openapi.json", "/.well-known/authzen-configuration"]:
             answer = store.post(route + "/", json=question(), headers={"host": "evil.example"})
             assert answer.status_code == 404 and "evil" not in answer.text + str(answer.headers)
 
