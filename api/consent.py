@@ -180,7 +180,7 @@ def _forms(directive: Mapping[str, Any]) -> Collection[str]:
 
 
 def _said(one: Kept, zone: str) -> dict[str, Any]:
-    return {"recorded": _when(one.recorded, zone), **{key: value for key, value in one.directive.items() if key != "revision"}}
+    return {"recorded": _when(one.recorded, zone), **one.directive}
 
 
 def _named(one: Access, zone: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def search(
     elif searched == "resource":
         _check_is_searched(live, request)
     patient, record, consent = service.record(live, request, now, at_least)
-    binding = _binding(searched, request, live.pdp.pack.digest, str(consent), supported)
+    binding = _binding(searched, request, live.pdp.pack.digest, str(consent))
     after, limit = _resumed(token, binding, limit) if token else ("", limit)
     candidates = list(_candidates(service, live, searched, request, record, patient, may_ask))
     permitted = [one for one in _decided(live.pdp, candidates, record) if one.permitted and not withheld([one], supported)]
@@ -190,11 +190,11 @@ def _patient(pdp: Pdp, request: Request) -> str | None:
 # --- paging ----------------------------------------------------------------------------------------------------------
 
 
-def _binding(searched: str, request: Request, digest: str, consent: str, supported: Collection[str] | None) -> str:
+def _binding(searched: str, request: Request, digest: str, consent: str) -> str:
     """What a page token is good for: this search, by this pack, of this revision of the record."""
     parts = (request.subject, request.action, request.resource)
     words = [searched, *([one.name if isinstance(one, Action) else (one.type, one.id), dict(one.properties)] for one in parts), dict(request.context)]
-    whole = json.dumps([words, digest, consent, sorted(supported or ())], sort_keys=True, separators=(",", ":"))
+    whole = json.dumps([words, digest, consent], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 

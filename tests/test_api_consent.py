@@ -12,13 +12,15 @@ from typing import Any
 import httpx
 import pytest
 from api_questions import ONE, STRANGER, Json, act, document, logged, open_record, patient, professional, question, record, target
-from api_server import NURSE, PATIENT, PHYSICIAN, ROOT, Server, serving
+from api_server import NURSE, PATIENT, PHYSICIAN, ROOT, Server, compiled_pack, serving
 
+from api.consent import _Shown
+from engine.compiled import load
 from engine.consent.store import ConsentStore, Kept, KeptAct, Token
-from engine.pack import load_pack
+from engine.pdp import Pdp
+from engine.request import Action, Entity, Request
 
 ACTS, ACCESS, HISTORY, PREVIEW = (f"/consent/v1/{name}" for name in ("acts", "access-list", "history", "preview"))
-VOCABULARY = load_pack(ROOT / "policies").vocabulary
 TEAM, MEMBER, CHILD, MOTHER = "750000036", "10000023126", "112057510804351", "279035121518989"
 CARE = {"purpose": "care"}
 
@@ -57,9 +59,14 @@ def store(server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def kept(server: Server) -> Iterator[ConsentStore]:
+def pdp() -> Pdp:
+    return load(compiled_pack().read_bytes())
+
+
+@pytest.fixture(scope="module")
+def kept(server: Server, pdp: Pdp) -> Iterator[ConsentStore]:
     """The store itself, read by the test."""
-    with ConsentStore(f"sqlite:///{server.folder}/consent.db", VOCABULARY) as one:
+    with ConsentStore(f"sqlite:///{server.folder}/consent.db", pdp.pack.vocabulary) as one:
         yield one
 
 
@@ -251,8 +258,17 @@ def test_a_professional_reads_in_a_history_what_he_said_himself(desk: httpx.Clie
     told = desk.post(HISTORY, json=about(author)).json()
     assert [one["kind"] for one in told["history"]] == ["hidden_from_patient"] and told["history"][0]["target"] == {"document": "DOC-HIDDEN"}
     assert desk.post(HISTORY, json=about(professional(STRANGER))).json()["history"] == []
-    # Somebody else with the same identifier in another capacity is somebody else.
     assert desk.post(HISTORY, json=about(patient(CHILD))).json().keys() == {"decision", "context"}
+
+
+def test_somebody_with_the_same_identifier_in_another_capacity_is_somebody_else(pdp: Pdp) -> None:
+    opened = pdp.fold([{"kind": "opened"}], time.time())
+    asks = Request(Entity("patient", PATIENT), Action("read_traces"), Entity("record", PATIENT), CARE)
+    shown = _Shown(pdp.decide(asks, opened))
+    directive = {"kind": "hidden_from_patient", "target": {"document": "DOC-1"}, "recorded_by": PATIENT}
+    assert shown.may_be(directive) and shown.may_be(directive | {"capacity": "patient"})
+    assert not shown.may_be(directive | {"capacity": "representative"}) and not shown.may_be(directive | {"recorded_by": NURSE})
+    assert shown.may_be({"kind": "block", "target": {"professional": NURSE}, "recorded_by": NURSE})
 
 
 def test_a_treating_physician_reads_what_others_said_but_of_documents(desk: httpx.Client, furnished: None) -> None:

@@ -252,7 +252,7 @@ def test_a_list_is_decided_as_one_by_one(store: httpx.Client) -> None:
 
 # --- semantics -------------------------------------------------------------------------------------------------------
 
-YES, NO, BAD = {}, {"subject": professional(STRANGER)}, {"resource": 5}
+YES, NO, BAD, UNDECIDED = {}, {"subject": professional(STRANGER)}, {"resource": 5}, {"subject": professional("10000023085")}
 
 
 @pytest.mark.parametrize(
@@ -263,6 +263,8 @@ YES, NO, BAD = {}, {"subject": professional(STRANGER)}, {"resource": 5}
         ("deny_on_first_deny", [YES, NO, YES, NO], [True, False]),
         ("deny_on_first_deny", [YES, BAD, YES, NO], [True, False]),
         ("deny_on_first_deny", [BAD, NO], [False]),
+        ("deny_on_first_deny", [YES, UNDECIDED, YES], [True, False]),
+        ("permit_on_first_permit", [UNDECIDED, NO, YES, NO], [False, False, True]),
         ("deny_on_first_deny", [YES, YES], [True, True]),
         ("permit_on_first_permit", [NO, BAD, YES, YES], [False, False, True]),
         ("permit_on_first_permit", [YES, NO], [True]),

@@ -25,6 +25,7 @@ roles = ["store"]
 subjects = {{ professional = ["{one}", "{other}", "{third}"] }}
 claims = {{ structure = "*", authentication = "*", profession = ["G15_60"] }}
 """
+EMERGENCY = {"purpose": "care", "access_mode": "bris_de_glace", "justification": "coma"}
 REQUIRED = [("subject",), ("subject", "type"), ("subject", "id"), ("action",), ("action", "name"), ("resource",), ("resource", "type"), ("resource", "id")]
 SEARCH = {kind: f"/access/v1/search/{kind}" for kind in ("subject", "resource", "action")}
 
@@ -35,8 +36,8 @@ def rpps(number: int) -> str:
 
 STAFF = {rpps(n): ["G15_10", "G15_60", "G15_21", "G15_40", "G15_26"][n % 5] for n in range(40)} | {PHYSICIAN: "G15_10", NURSE: "G15_60"}
 """The people of the directory."""
-AUTHORISED, UNLISTED, GONE = rpps(0), rpps(900), rpps(901)
-"""A physician whom the patient authorised, a member of the team whom the directory does not know, and one whose authorisation ended."""
+AUTHORISED, UNLISTED, GONE, ENDED = rpps(0), rpps(900), rpps(901), rpps(902)
+"""A physician whom the patient authorised; three whom the directory does not know: one authorised, one excluded since, one who was the treating physician."""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             for id in [*list(STAFF)[::3], UNLISTED, GONE]:
                 act(desk, patient(), "grant_access", given="in_person", **target(id))
             act(desk, patient(), "revoke_access", **target(GONE))
+            for name in ("declare_treating_physician", "end_treating_physician"):
+                act(desk, patient(), name, **target(ENDED, profession="G15_10"))
             act(desk, patient(), "block", **target(rpps(3)))
             act(desk, patient(), "mask_documents", **target("60568-3", "type"))
         yield one
@@ -114,7 +117,7 @@ def permitted(store: httpx.Client, items: list[Json]) -> list[int]:
 def test_subjects_are_those_whom_an_evaluation_permits(store: httpx.Client, resource: Json, context: Json) -> None:
     parts = {"resource": resource, "context": {"purpose": "care", **context}}
     results = found(store, "subject", **parts)
-    candidates = sorted({*STAFF, UNLISTED, GONE, STRANGER})
+    candidates = sorted({*STAFF, UNLISTED, GONE, ENDED, STRANGER})
     items = [question() | parts | {"subject": {**asked("subject")["subject"], "id": id}} for id in candidates]
     assert names(results) == [candidates[n] for n in permitted(store, items)]
     assert len(permitted(store, [question() | parts | {"subject": one} for one in results])) == len(results)
@@ -123,7 +126,9 @@ def test_subjects_are_those_whom_an_evaluation_permits(store: httpx.Client, reso
 def test_who_is_named_in_the_record_is_found_though_no_directory_has_him(store: httpx.Client) -> None:
     subject = {"type": "professional", "properties": {"structure": "750000010", "authentication": "DIRECTE", "profession": "G15_10"}}
     results = names(found(store, "subject", subject=subject))
-    assert UNLISTED in results and GONE not in results and rpps(3) not in results
+    assert UNLISTED in results and not {GONE, ENDED, rpps(3)} & set(results)
+    # Whom the record named once may still come in an emergency.
+    assert {UNLISTED, GONE, ENDED} <= set(names(found(store, "subject", subject=subject, context=EMERGENCY)))
     # What the search says of everybody contradicts the directory for most.
     assert all(STAFF.get(id, "G15_10") == "G15_10" for id in results) and PHYSICIAN in results and NURSE not in results
 
@@ -163,6 +168,8 @@ def test_resources_are_the_types_that_an_evaluation_permits(store: httpx.Client,
 def test_records_are_not_searched(store: httpx.Client) -> None:
     answer = store.post(SEARCH["resource"], json=asked("resource", action={"name": "read_status"}, resource={"type": "record"}))
     assert answer.status_code == 400 and "one record at a time" in answer.json()
+    about = {"type": "record", "properties": {"patient": PATIENT, "status": "Approved"}}
+    assert found(store, "resource", resource=about) == []  # what is read is not a record
 
 
 @pytest.mark.parametrize(
@@ -323,9 +330,6 @@ def test_counts_and_pages_reveal_nothing_hidden(server: Server, store: httpx.Cli
 
 # --- what evaluations are asked too ----------------------------------------------------------------------------------
 
-EMERGENCY = {"purpose": "care", "access_mode": "bris_de_glace", "justification": "coma"}
-
-
 def test_obligations_are_told_with_each_result_and_unsupported_ones_leave_it_out(store: httpx.Client) -> None:
     parts = {"subject": professional(rpps(6), profession="G15_60"), "context": EMERGENCY}
     results = found(store, "resource", **parts)
@@ -380,6 +384,7 @@ def test_a_search_is_one_entry_that_says_what_was_told(server: Server, store: ht
     assert one["permitted"] == told["page"]["total"] and one["candidates"] >= one["permitted"] > 2
     assert "SECRET" not in json.dumps(one) and "searched" not in json.dumps({key: one[key] for key in ("subject", "action", "items")})
     assert one["token"] and len(one["pack"]) == 64
+    assert ("id" in one["subject"], "name" in one["action"]) == (kind != "subject", kind != "action")
 
 
 def test_a_search_that_finds_nothing_is_logged_too(server: Server, store: httpx.Client) -> None:

@@ -260,6 +260,7 @@ def test_an_act_is_asked_done_and_kept_under_one_identifier(place: Place) -> Non
         (asks("blok"), "did you mean `block`"),
         (asks("block", target={"type": "professional", "id": "10000023085"}), "check digits"),
         (asks("block", resource=record("1"), **target(NURSE)), "not written like"),
+        (asks("block", Entity("patient", "1"), **target(NURSE)), "subject.id"),
         (asks("grant_access", target={"type": "professional"}), "one identifier"),
         (asks("grant_access", until="tomorrow", **target(NURSE)), "date"),
     ],
