@@ -168,7 +168,7 @@ def test_resources_are_the_types_that_an_evaluation_permits(store: httpx.Client,
 def test_records_are_not_searched(store: httpx.Client) -> None:
     answer = store.post(SEARCH["resource"], json=asked("resource", action={"name": "read_status"}, resource={"type": "record"}))
     assert answer.status_code == 400 and "one record at a time" in answer.json()
-    about = {"type": "record", "properties": {"patient": PATIENT, "status": "Approved"}}
+    about = asked("resource")["resource"] | {"type": "record"}
     assert found(store, "resource", resource=about) == []  # what is read is not a record
 
 
