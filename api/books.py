@@ -26,6 +26,8 @@ from engine.journal.queries import Journal
 THREADS = 2
 AGAIN = 5.0
 """Seconds until a journal that could not be opened is tried again."""
+PATIENCE = 5.0
+"""Seconds that the end of a worker waits for a database that does not answer."""
 
 T = TypeVar("T")
 
@@ -84,9 +86,9 @@ class Books:
         self._closing.set()
         self._threads.shutdown()
         if self._opener.is_alive():
-            self._opener.join()
+            self._opener.join(PATIENCE)
         if self._follower is not None:
-            self._follower.stop()
+            self._follower.stop(PATIENCE)
         self.reader.close()
         if self._database is not None:
             self._database.close()

@@ -415,7 +415,7 @@ class Postgres(Database):
         settings = f"-c synchronous_commit=on -c statement_timeout={limit} -c lock_timeout={limit} -c idle_in_transaction_session_timeout={4 * limit}"
         usual = {"connect_timeout": math.ceil(self.timeout), "application_name": "habilis"}
         always = {"options": f"{self._conninfo.get('options', '')} {settings}".strip(), "target_session_attrs": "read-write"}
-        connection = _Bounded.connect(**usual | self._conninfo | always | more)
+        connection = Bounded.connect(**usual | self._conninfo | always | more)
         connection.limit = self.timeout
         return connection
 
@@ -423,13 +423,22 @@ class Postgres(Database):
         return _PostgresReader(self._open(autocommit=True), self._text)
 
 
-class _Bounded(psycopg.Connection[Any]):
-    """A connection that gives up on a server that does not answer: one that is stopped, or behind a cable that was pulled, never says no."""
+class Bounded(psycopg.Connection[Any]):
+    """A connection that gives up on a server that does not answer: one that is stopped, or behind a cable that was pulled, never says no.
+
+    It is closed then, so that nobody waits for it once more, to take back what it was about.
+    """
 
     limit: float | None = None
+    """Seconds."""
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().wait(gen, *args, **{"timeout": self.limit} | kwargs)
+        try:
+            return super().wait(gen, *args, **{"timeout": self.limit} | kwargs)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.close()
+            raise
 
 
 class _PostgresReader:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import psycopg
 from sqlalchemy.engine import URL
 
+from engine.consent.database import Bounded
 from engine.decision_log.merkle import Range
 from engine.decision_log.storage import (
     NO_LOG,
@@ -92,7 +93,7 @@ class PostgresStorage:
         given = psycopg.conninfo.conninfo_to_dict(self._conninfo)
         usual = {"connect_timeout": math.ceil(self.timeout), "application_name": "habilis"}
         always = {"options": f"{given.get('options', '')} {settings}".strip(), "target_session_attrs": "read-write"}
-        connection = _Bounded.connect(**usual | given | always, autocommit=True)
+        connection = Bounded.connect(**usual | given | always, autocommit=True)
         connection.limit = self.timeout
         return connection
 
@@ -268,15 +269,6 @@ class PostgresSegment:
 
     def close(self) -> None:
         _close(self.connection)
-
-
-class _Bounded(psycopg.Connection[Any]):
-    """A connection that gives up on a server that does not answer: one that is stopped, or behind a cable that was pulled, never says no."""
-
-    limit: float | None = None
-
-    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().wait(gen, *args, **{"timeout": self.limit} | kwargs)
 
 
 def _is_there(connection: psycopg.Connection[Any]) -> bool:

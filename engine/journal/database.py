@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
+from engine.consent.database import Bounded
 from engine.errors import HabilisError
 from engine.journal.tables import VERSION, journal, metadata
 
@@ -95,7 +96,15 @@ class Database:
         given = self.url.query.get("options", "")
         options = f"{given if isinstance(given, str) else ' '.join(given)} {settings}".strip()
         url = self.url.set(drivername="postgresql+psycopg").update_query_dict({"options": options, "application_name": "habilis", "connect_timeout": "5"})
-        return create_engine(url, pool_pre_ping=True, pool_timeout=self.timeout, use_native_hstore=False, hide_parameters=True)
+        return create_engine(
+            url, creator=self.open_server, pool_pre_ping=True, pool_timeout=self.timeout, use_native_hstore=False, hide_parameters=True
+        )  # fmt: skip
+
+    def open_server(self, **more: Any) -> psycopg.Connection[Any]:
+        """A connection to the server, which gives up after it: as long as it runs, the server does so first."""
+        connection = Bounded.connect(**self.engine.dialect.create_connect_args(self.engine.url)[1], **more)
+        connection.limit = 4 * self.timeout + 1
+        return connection
 
     def _absent(self) -> JournalUnavailable:
         return JournalUnavailable(f"there is no journal at {self}: `habilis journal follow` makes one from the log")
@@ -211,9 +220,8 @@ class Turn:
 
     def _take_lock(self) -> Any:
         """A connection of its own, whose end gives the lock back. Two journals in one database have two locks."""
-        arguments = self.database.engine.dialect.create_connect_args(self.database.engine.url)[1]
         try:
-            connection = psycopg.connect(**arguments, autocommit=True)
+            connection = self.database.open_server(autocommit=True)
         except psycopg.Error as error:
             raise _unavailable(error) from None
         try:

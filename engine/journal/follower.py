@@ -233,11 +233,14 @@ class Follower:
             technical.error("the journal stands still: %s", trouble)
         self.trouble = trouble
 
-    def stop(self) -> None:
-        """End the thread after the batch that it is at, and let another follower take over."""
+    def stop(self, wait: float | None = None) -> None:
+        """End the thread after the batch that it is at, and let another follower take over. It is left alone if that takes more than `wait` seconds: a server
+        does not answer, and whoever ends this process loses nothing that could not be derived again."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(wait)
+            if self._thread.is_alive():
+                return
             self._thread = None
         self._turn.give_back()
         self._stop.clear()
