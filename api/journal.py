@@ -6,6 +6,7 @@ identifier stands in a URL.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -154,7 +155,8 @@ async def review(id: Id, body: Verdict, request: Request, runtime: RuntimeOf, ca
 
 def _review(one: Review, runtime: Runtime) -> dict[str, Any]:
     zone = _zone(runtime)
-    told = asdict(one) | {"at": iso(one.at, zone), "reviewed": iso(one.reviewed, zone) if one.reviewed is not None else None}
+    at = math.floor(one.at * 1e6) / 1e6  # as text has it, not after the instant itself: `since` and `until` take it back
+    told = asdict(one) | {"at": iso(at, zone), "reviewed": iso(one.reviewed, zone) if one.reviewed is not None else None}
     return {key: value for key, value in told.items() if value not in (None, "")}
 
 

@@ -480,7 +480,7 @@ def rendered(value: Any, draw: Any) -> str:
 
 KEYS = st.text('ab"\\:é ', max_size=3)
 LEAVES = st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats(allow_nan=False, allow_infinity=False) | KEYS
-VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.lists(st.tuples(KEYS, inner), max_size=3).map(tuple), max_leaves=12)
+VALUES = st.deferred(lambda: LEAVES | st.lists(VALUES, max_size=3) | st.lists(st.tuples(KEYS, VALUES), max_size=3).map(tuple))
 
 
 @st.composite
