@@ -20,7 +20,6 @@ from engine.consent.directives import parse_directives
 from engine.consent.directory import Directory
 from engine.consent.identifiers import check_patient
 from engine.consent.store import Conflict, ConsentStore, KeptAct
-from engine.decision_log.entries import Inputs
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request, parse_json, parse_request
 from engine.service import check_read
@@ -169,7 +168,7 @@ def _do(
     choose("action", action, pack.vocabulary.actions)
     language = language_of(pack, lang)
     request = settled(desk.pdp, _request(desk.pdp, action, patient, target, document, who, given), desk.directory)
-    check_read(Inputs(pack), request)
+    check_read(pack, request)
     done = perform(desk.pdp, desk.store, request, time.time(), Conflict)
     if json:
         print_json({**done.answer.for_reviewer(pack.languages), "directives": list(done.directives), "token": str(done.token), "act": done.id})

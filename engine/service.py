@@ -24,8 +24,9 @@ from engine.consent.directory import Directory
 from engine.consent.fold import Record
 from engine.consent.identifiers import Formats, check_identifiers
 from engine.consent.store import Conflict, ConsentStore, Token, Witness
-from engine.decision_log.entries import ActEntry, DecisionEntry, Inputs, Scribe, encode, new_id, pack_entry
+from engine.decision_log.entries import ActEntry, DecisionEntry, Scribe, encode, new_id, pack_entry, read_of
 from engine.errors import RequestError, shown, suggest
+from engine.pack import Pack
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
 from engine.vocabulary import Path
@@ -239,7 +240,7 @@ class Service:
         name, acts = request.action.name, live.pdp.pack.vocabulary.acts
         if name not in acts:
             raise RequestError("action.name", f"{shown(name)} is no act on a record", suggest(name, acts))
-        check_read(live.scribe.inputs, request)
+        check_read(live.pdp.pack, request)
         request = self.settle(request)
         check_identifiers(live.pdp.pack, request)
         patient, record, token = self.record(live, request, now, at_least)
@@ -282,12 +283,13 @@ class Service:
 # --- identifiers -----------------------------------------------------------------------------------------------------
 
 
-def check_read(inputs: Inputs, request: Request) -> None:
+def check_read(pack: Pack, request: Request) -> None:
     """An act says nothing that nobody reads: who writes `untill` means an end, and would give an authorisation without one. Raises `RequestError`."""
-    known = inputs.declared["action"]
+    known = read_of(pack, request.action.name)
     for name, value in request.action.properties.items():
         if name not in known and value is not None:
-            raise RequestError(f"action.{shown(name)[1:-1]}", "is read by nothing in the pack", suggest(name, known) or "leave it out")
+            where, help = f"action.{shown(name)[1:-1]}", suggest(name, known) or "leave it out"
+            raise RequestError(where, f"is read by nothing when `{request.action.name}` is asked for", help)
 
 
 def check_subject(live: Live, subject: Entity) -> None:

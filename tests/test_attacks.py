@@ -246,6 +246,8 @@ def test_an_act_says_nothing_that_nobody_reads(server: Server, properties: Json)
     """Whoever writes `untill` means an end, and would have given an authorisation without one."""
     asked = {"subject": patient(), "action": {"name": "grant_access", "properties": {**target(STRANGER), **properties}}, "resource": record()}
     with server.client("consent_desk") as desk:
+        wide = {"action": {"name": "mask_documents", "properties": {**target("750000028", "structure"), "until": "2026-12-31"}}}
+        assert desk.post("/consent/v1/acts", json=asked | wide).json().startswith("action.until: is read by nothing")
         before = desk.post("/consent/v1/access-list", json={"subject": patient(), "resource": record()}).json()["access_list"]
         answer = desk.post("/consent/v1/acts", json=asked)
         assert answer.status_code == 400 and answer.json().startswith(f"action.{next(iter(properties))}: is read by nothing")

@@ -21,7 +21,7 @@ from engine.evaluator.slices import Outcome
 from engine.pack import Pack
 from engine.pdp import Pdp, Runner
 from engine.request import Entity, Request
-from engine.vocabulary import Cell, Coded, Elapsed, Given, Held, Member, Path, Same
+from engine.vocabulary import Act, Cell, Coded, Elapsed, Given, Held, Member, Path, Same
 
 encode = msgspec.json.Encoder().encode
 LONGEST_WORD = 256
@@ -152,7 +152,21 @@ def _all_steps(pack: Pack) -> Iterable[tuple[str, ...]]:
         yield from (tuple(text[1:].split(".")) for text in obligation.properties.values() if text.startswith("@"))
 
 
+def read_of(pack: Pack, action: str) -> set[str]:
+    """The properties of an action that something in the pack reads, when that action is asked for: its facts, its identifiers, and what this act records."""
+    paths = (*_paths_of_facts(pack), *_paths_of_acts(pack.vocabulary.acts.get(action, ())), *(path for path, _ in pack.identifiers.paths))
+    several = [path.for_action(action) for path in paths]
+    return {steps[1] for steps in several if steps[0] == "action" and len(steps) > 1}
+
+
 def _paths(pack: Pack) -> Iterable[Path]:
+    yield from _paths_of_facts(pack)
+    for acts in pack.vocabulary.acts.values():
+        yield from _paths_of_acts(acts)
+    yield from (path for path, _ in pack.identifiers.paths)
+
+
+def _paths_of_facts(pack: Pack) -> Iterable[Path]:
     for fact in pack.vocabulary.facts.values():
         if fact.constant is not None:
             continue
@@ -166,16 +180,17 @@ def _paths(pack: Pack) -> Iterable[Path]:
                 yield from (wanted for _, wanted in fact.form.where if isinstance(wanted, Path))
             case Cell():
                 yield from (path for path in (fact.form.row, fact.form.column) if path is not None)
-    for acts in pack.vocabulary.acts.values():
-        for act in acts:
-            if isinstance(act.target, tuple):
-                yield act.target[1]
-            elif act.target is not None:
-                yield from (Path(f"{act.target}.{word}", (*act.target.steps, word)) for word in ("type", "id", "from", "until"))
-            if act.until is not None:
-                yield act.until
-            yield from (word for _, word in act.properties if isinstance(word, Path))
-    yield from (path for path, _ in pack.identifiers.paths)
+
+
+def _paths_of_acts(acts: Iterable[Act]) -> Iterable[Path]:
+    for act in acts:
+        if isinstance(act.target, tuple):
+            yield act.target[1]
+        elif act.target is not None:
+            yield from (Path(f"{act.target}.{word}", (*act.target.steps, word)) for word in ("type", "id", "from", "until"))
+        if act.until is not None:
+            yield act.until
+        yield from (word for _, word in act.properties if isinstance(word, Path))
 
 
 # --- decisions -------------------------------------------------------------------------------------------------------
