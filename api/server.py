@@ -28,14 +28,14 @@ from api.limits import Body, Envelope, InFlight, Loopback, Rate, by_caller
 from api.protocol import GuardedProtocol
 from api.runtime import Runtime
 from api.settings import Settings
-from api.telemetry import Gauges, Metrics, Telemetry, report
+from api.telemetry import Gauges, Metrics, Telemetry, report, technical
 from engine.compiled import load
 from engine.consent.cache import RedisCache
 from engine.consent.directory import Directory, parse_directory
 from engine.consent.store import ConsentStore
 from engine.decision_log.checkpoint import new_key, parse_private_key, verifier_key
 from engine.decision_log.log import DecisionLog
-from engine.errors import Diagnostic, PackError
+from engine.errors import Diagnostic, HabilisError, PackError
 from engine.pdp import Pdp, load_pdp
 from engine.service import Service
 
@@ -109,9 +109,16 @@ def _key(path: Path | None) -> Ed25519PrivateKey | None:
 def application() -> App:
     """One worker, by the environment: what `uvicorn api.server:application --factory` serves."""
     settings = Settings()
-    if (parent := multiprocessing.parent_process()) is not None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    runtime = open_runtime(settings)
+    try:
+        runtime = open_runtime(settings)
+    except HabilisError as error:
+        if parent is None:
+            raise
+        technical.error("a worker cannot start, and is tried again: %s", error)
+        raise SystemExit(1) from None
     hot = create_app(runtime)
     app = in_flight = InFlight(hot, settings.max_concurrency, FREE)
     rate = Rate(app, settings.rate, identify=by_caller(runtime.callers), free=FREE) if settings.rate else None
