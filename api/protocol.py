@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from api.direct import Direct, Exchange
 from api.limits import ADDED, error_body, request_id
@@ -43,6 +43,8 @@ class GuardedProtocol(HttpToolsProtocol):
     _bytes = 0
     """Since the last answer."""
     _answers = 0
+    _answering: Any = None
+    """The request that is being answered. `cycle` is the last one that came: there may be several behind."""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -54,6 +56,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._abandon()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -76,11 +79,21 @@ class GuardedProtocol(HttpToolsProtocol):
         # Behind an answer that is not fetched too: through ASGI the next one waits until it is.
         free = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
         if free and self.direct is not None and self.direct.takes(self.url, self.parser.get_method(), self.headers):
-            self.cycle = Exchange(self, self.direct)  # type: ignore[assignment]
+            self.cycle = self._answering = Exchange(self, self.direct)  # type: ignore[assignment]
         else:
             super().on_headers_complete()
         # Trailers are read as headers: not into those that the application sees.
         self.headers = []
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _abandon(self) -> None:
+        """The connection has gone: uvicorn tells so only the last request that came, and another that is being answered would be written to nobody."""
+        if self._answering is not None and self._answering is not self.cycle and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -136,6 +149,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 headers.append((b"x-request-id", id))
             lines = [name + b": " + value + b"\r\n" for name, value in headers]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self._abandon()
         if self.cycle is not None:
             self.cycle.disconnected = True
         self.transport.close()
