@@ -6,6 +6,7 @@ its own request, in order.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import random
@@ -125,7 +126,7 @@ def bodies(draw: st.DrawFn, path: str) -> bytes:
             here = here[key]
         match draw(st.sampled_from(("hostile", "hostile", "gone", "deep", "wrapped", "twice", "other"))):
             case "hostile":
-                here[where[-1]] = draw(st.sampled_from(HOSTILE))
+                here[where[-1]] = copy.deepcopy(draw(st.sampled_from(HOSTILE)))
             case "gone":
                 del here[where[-1]]
             case "deep":
@@ -133,7 +134,7 @@ def bodies(draw: st.DrawFn, path: str) -> bytes:
             case "wrapped":
                 here[where[-1]] = [here[where[-1]]]
             case "twice" if isinstance(here, list):
-                here.append(here[where[-1]])
+                here.append(copy.deepcopy(here[where[-1]]))
             case _:
                 here[where[-1]] = draw(st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), st.lists, max_leaves=5))
     data = json.dumps(body, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
