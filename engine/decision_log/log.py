@@ -12,9 +12,11 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -31,22 +33,24 @@ LONGEST = 1_000_000
 """Entries of a segment before the next one is begun: bounds what a proof, or a process that takes over the checkpoints, has to read."""
 
 
+Told: TypeAlias = Callable[[str | None], None]
+"""Hears what became of entries: nothing when they are on the disk, or why that cannot be said."""
+
+
 @dataclass(slots=True)
 class _Waiters:
     """Those of one loop that wait for a batch, and the timer that bounds their wait."""
 
-    futures: list[asyncio.Future[None]]
+    loop: asyncio.AbstractEventLoop
+    told: list[Told]
     timer: asyncio.TimerHandle
 
     def settle(self, reason: str | None) -> None:
+        """Tell each of them, once."""
         self.timer.cancel()
-        for future in self.futures:
-            if future.done():
-                continue
-            if reason is None:
-                future.set_result(None)
-            else:
-                future.set_exception(LogUnavailable(reason))
+        told, self.told = self.told, []
+        for one in told:
+            self.loop.call_soon(one, reason)  # if one fails, the others hear of theirs
 
 
 @dataclass(slots=True, eq=False)
@@ -105,18 +109,24 @@ class DecisionLog:
 
     async def append(self, *bodies: bytes) -> None:
         """Append entries. They are on the disk when this returns; raises `LogUnavailable`, within the timeout, when that cannot be said."""
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self.submit(bodies, lambda reason: None if future.done() else future.set_result(reason))
+        reason = await future
+        if reason is not None:
+            raise LogUnavailable(reason)
+
+    def submit(self, bodies: Sequence[bytes], told: Told) -> None:
+        """The same, for a loop that goes on meanwhile: `told` is called on it, once, within the timeout. Raises `LogUnavailable` when the log is closed."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
         with self._guard:
             batch = self._joined(bodies)
             waiters = batch.loops.get(loop)
             if waiters is None:
                 timer = loop.call_later(self._timeout, self._expire, batch, loop)
-                batch.loops[loop] = _Waiters([future], timer)
+                batch.loops[loop] = _Waiters(loop, [told], timer)
                 loop.call_soon(self._queue, batch)
             else:
-                waiters.futures.append(future)
-        await future
+                waiters.told.append(told)
 
     def append_now(self, *bodies: bytes) -> None:
         """The same, for a thread that can wait. On a loop's own thread it makes everybody wait."""
@@ -130,7 +140,7 @@ class DecisionLog:
         except TimeoutError:
             raise LogUnavailable(self._too_late()) from None
 
-    def _joined(self, bodies: tuple[bytes, ...]) -> _Batch:
+    def _joined(self, bodies: Sequence[bytes]) -> _Batch:
         """The batch that takes these entries, which is open until the writer's turn comes to it."""
         if self._closed:
             raise LogUnavailable("the decision log is closed")
