@@ -114,6 +114,10 @@ CODES = {
     "not collected": (zfa(f1="ACTIF", f9="NA", f11="NA"), []),
     "no opposition": (zfa(f6="N", f7="N", f9="INO"), []),
     "nothing": (zfa(f1="ACTIF"), []),
+    "authorised elsewhere": (zfa(f1="ACTIF", f2="20261120", f4="Y", f5="20261120"), []),
+    "not authorised elsewhere": (zfa(f4="N"), []),
+    "consent to a record that the sender saw closed": (zfa(f1="FERME", f3="20260101", f11="IC"), [("care_team_consent", TEAM, False)]),
+    "consent to a record that the sender did not see": (zfa(f1="INEXISTANT", f11="IC"), [("care_team_consent", TEAM, False)]),
 }  # fmt: skip
 
 
@@ -248,6 +252,10 @@ DEAD: dict[str, tuple[str | bytes, str, str]] = {
     "an escape": (message(zfa(f9="I\\X4F\\")), "ZFA-9", "unknown code `I\\X4F\\`"),
     "two codes": (message(zfa(f9="IO~INO")), "ZFA-9", "has several values"),
     "an unknown state of the record": (message(zfa(f1="OUVERT")), "ZFA-1", "unknown code `OUVERT`"),
+    "a state of the record on no day": (message(zfa(f1="ACTIF", f2="hier")), "ZFA-2", "`hier` is not a date"),
+    "an unknown authorisation": (message(zfa(f4="GARBAGE", f11="IC")), "ZFA-4", "unknown code `GARBAGE`"),
+    "two authorisations": (message(zfa(f4="Y~N")), "ZFA-4", "has several values"),
+    "an authorisation on no day": (message(zfa(f4="Y", f5="hier")), "ZFA-5", "`hier` is not a date"),
     "a cancelled movement": (message(zbe="CANCEL"), "ZBE-4", "unknown code `CANCEL`"),
     "a cancellation": (message(kind="ADT^A11"), "MSH-9", "`ADT^A11` is not a message that is taken"),
     "a result": (message(kind="ORU^R01"), "MSH-9", "`ORU^R01` is not a message that is taken"),
@@ -326,8 +334,10 @@ def test_what_the_policy_refuses_is_a_dead_letter_and_nothing_of_the_message_is_
     words = PDP.pack.reasons["A15-revoked_team"].words["en"]
     assert (letter.place, letter.reason) == ("ZFA-11", f"`consent_care_team` is refused by A15-revoked_team: {words}")
     assert kept(desk) == [("exclusion", TEAM, False)]
-    closed = take(message(), admissions({"kind": "opened"}, {"kind": "closed"}))
-    assert isinstance(closed, DeadLetter) and "refused by R01" in closed.reason
+    for state in ("ACTIF", "FERME"):  # as the sender saw it: the policy looks at the record
+        closed = take(message(zfa(f1=state, f11="IC")), desk := admissions({"kind": "opened"}, {"kind": "closed"}))
+        assert isinstance(closed, DeadLetter) and closed.place == "ZFA-11" and "refused by R01" in closed.reason
+        assert kept(desk) == [("closed", None, False)]
 
 
 def test_a_message_that_was_refused_can_be_taken_later():
