@@ -195,6 +195,7 @@ async def _search(runtime: Runtime, caller: Caller, request: Request, searched: 
             caller.check(question.subject)
         found = await runtime.blocking(search, runtime.service, searched, question, by, size, page.get("limit"), token, may_ask=may_ask, **asked)
     await runtime.log.append(found.entry)
+    runtime.metrics.searched(searched)
     told = {"next_token": found.next_token, "count": len(found.found), "total": found.total}
     return {"page": told, "results": [_found(searched, one) for one in found.found]}
 

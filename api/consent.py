@@ -75,6 +75,7 @@ async def act(body: ActAsked, request: Request, runtime: RuntimeOf, caller: Desk
         caller.check(question.subject)
         look, done = await runtime.blocking(runtime.service.act, question, by, **asked_of(question.context))
     look.token = done.token
+    runtime.metrics.decided(look)
     return {**told_of(runtime, look), "directives": list(done.directives)}
 
 
@@ -120,6 +121,7 @@ async def preview_access(body: PreviewAsked, request: Request, runtime: RuntimeO
         caller.check(subject)
         look = await runtime.look(subject, Action(action), documents, context, **asked)
     await runtime.log.append(runtime.service.entry(look, by, True))
+    runtime.metrics.decided(look)
     visible = [document for n, document in enumerate(documents) if look.permits(n)]
     if not visible:
         return {"documents": []}
@@ -212,6 +214,7 @@ async def decided(runtime: Runtime, caller: Caller, body: Asked, key: str, by: B
         caller.check(question.subject)
         look = await runtime.look(question.subject, question.action, [question.resource], question.context, **asked_of(question.context))
     await runtime.log.append(runtime.service.entry(look, by, False))
+    runtime.metrics.decided(look)
     return look
 
 

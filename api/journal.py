@@ -87,6 +87,7 @@ async def _visible(runtime: Runtime, look: Look, body: AccessesAsked, by: By) ->
     subject, context = look.answers[0].request.subject, look.answers[0].request.context
     seen = await runtime.look(subject, Action(LIST), documents, context, **asked_of(context))
     await runtime.log.append(service.entry(seen, by, True))
+    runtime.metrics.decided(seen)
     # A document that is said to be two things is only known to whoever may know of both.
     hidden = {one.id for n, one in enumerate(documents) if not seen.permits(n)}
     return {one.id for one in documents if one.id not in hidden}.intersection

@@ -42,6 +42,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.decisions: Counter[tuple[str, str, str]] = Counter()
+        self.searches: Counter[str] = Counter()
         self.durations: deque[tuple[str, float]] = deque(maxlen=KEPT)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -49,7 +50,9 @@ class Metrics:
         self.durations.append((route, seconds))
 
     def decided(self, look: Look) -> None:
-        """Decisions by outcome, rule and action; without an action, where the pack does not know the one that was asked for: anybody can invent those."""
+        """Decisions that are answered or acted on, one for each resource, by outcome, rule and action; without an action, where the pack does not know the one
+        that was asked for: anybody can invent those. What a preview tells and what a search tries are not among them: they open nothing.
+        """
         action = look.answers[0].runner.action
         if len(look.answers) == 1:
             outcome = look.answers[0].outcome
@@ -59,6 +62,10 @@ class Metrics:
         for number, count in Counter(answers.outcomes if isinstance(answers, Answers) else [one.outcome.number for one in answers]).items():
             outcome = outcomes[number]
             self.decisions[outcome.decision, outcome.rule, action] += count
+
+    def searched(self, part: str) -> None:
+        """A search for this part of a request: one, however many candidates it tried."""
+        self.searches[part] += 1
 
 
 Gauges = Mapping[str, Callable[[], Iterable[tuple[float, Mapping[str, Any]]]]]
@@ -138,7 +145,12 @@ class Telemetry:
             for (decision, rule, action), count in list(metrics.decisions.items()):
                 yield Observation(count, {"decision": decision, "rule": rule, "action": action})
 
+        def searches(_: CallbackOptions) -> Iterator[Observation]:
+            for part, count in list(metrics.searches.items()):
+                yield Observation(count, {"searched": part})
+
         meter.create_observable_counter("habilis.requests", [requests], "1", "answers by route and status")
+        meter.create_observable_counter("habilis.searches", [searches], "1", "searches by what was searched")
         meter.create_observable_counter("habilis.decisions", [decisions], "1", "decisions by outcome, rule and action")
         for name, read in self.gauges.items():
             meter.create_observable_gauge(name, [_observed(read)])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import api_server
 import pytest
+from api_questions import STRANGER, act, document, patient, professional, record, target
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -66,9 +67,27 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[st
                 said.append(answer.headers.get("traceparent"))
             client.post("/access/v1/evaluations", json={**QUESTION, "evaluations": [{}, {}, {}]})
             client.post("/access/v1/search/action", json=QUESTION, headers={"traceparent": SAMPLED})
+            client.post("/access/v1/search/subject", json=QUESTION)
             client.get(f"/no/such/path/{api_server.PATIENT}")
             client.post("/access/v1/evaluation", content=b"{")
+            consent(server)
         yield got, said
+
+
+def consent(server: api_server.Server) -> None:
+    """Acts, lists, histories, journals and previews: the policy is asked before each."""
+    about = {"subject": patient(), "resource": record(), "context": {"purpose": "care"}}
+    with server.client("consent_desk") as desk, server.client("portal") as portal:
+        act(desk, patient(), "open", birth_date="1979-03-28")
+        assert desk.post("/consent/v1/acts", json=about | {"subject": professional(STRANGER), "action": {"name": "close"}}).json()["decision"] is False
+        assert desk.post("/consent/v1/acts", json=about | {"action": {"name": "grant_access", "properties": {"untill": 1}}}).status_code == 400
+        assert desk.post("/consent/v1/access-list", json=about).json()["access_list"] == []
+        assert desk.post("/consent/v1/history", json=about).json()["decision"] is True
+        several = [document("DOC-SECRET-NAME"), document("DOC-2")]
+        assert portal.post("/journal/v1/accesses", json=about | {"documents": several}).json()["decision"] is True
+        thought = {"name": "grant_access", "properties": target(api_server.NURSE)}
+        previewed = portal.post("/consent/v1/preview", json=about | {"viewer": professional(api_server.NURSE), "documents": several, "act": thought})
+        assert len(previewed.json()["documents"]) == 2
 
 
 def spans(got: dict[str, list[bytes]]) -> list:
@@ -106,9 +125,23 @@ def test_other_requests_have_none(exported):
     assert said[0] is said[2] is said[3] is None
 
 
-def test_decisions_are_counted_by_outcome_rule_and_action(exported):
+def test_decisions_are_counted_by_outcome_rule_and_action_wherever_they_are_made(exported):
     got, _ = exported
-    assert points(got, "habilis.decisions") == {'{"action": "read", "decision": "refuse", "rule": "R01"}': 7}
+    counted = {tuple(json.loads(key)[name] for name in ("action", "decision", "rule")): count for key, count in points(got, "habilis.decisions").items()}
+    assert counted == {
+        ("read", "refuse", "R01"): 7,  # of evaluations: not of the previewed reading, nor of what the searches tried
+        ("open", "permit", "A10"): 1,
+        ("close", "refuse", "A99"): 1,
+        ("read_access_list", "permit", "A11-list"): 1,
+        ("read_traces", "permit", "A06-holder"): 2,
+        ("list", "permit", "H01"): 2,
+        ("preview", "permit", "H08"): 2,
+    }
+
+
+def test_a_search_is_counted_once_whatever_it_tried(exported):
+    got, _ = exported
+    assert points(got, "habilis.searches") == {'{"searched": "action"}': 1, '{"searched": "subject"}': 1}
 
 
 def test_requests_are_counted_by_route_and_status(exported):
