@@ -166,14 +166,14 @@ class Callers:
                 log.error("the file of callers cannot be read, and what was read before stays: %s", error.strerror)
 
     def known(self, authorization: bytes | str | None) -> Caller | None:
-        """The caller, where a look-up is enough: a key, or a token verified less than a minute ago. Nothing otherwise; never raises.
+        """The caller, where a look-up is enough: a key, or a token verified less than a minute ago. Nothing otherwise; never raises."""
+        return self.known_by(digest_of(authorization))
 
-        The look-up is by the SHA-256 of what was sent: how long it takes says nothing of a key, since nobody can choose how a hash begins.
-        """
-        token = bearer(authorization)
-        if token is None:
+    def known_by(self, digest: bytes | None) -> Caller | None:
+        """The same, by `digest_of` what was sent: how long the look-up takes says nothing of a key, since nobody can choose how a hash begins."""
+        if digest is None:
             return None
-        book, digest, now = self._book, sha256(token).digest(), time()
+        book, now = self._book, time()
         caller = book.keys.get(digest)
         if caller is None:
             verified = book.tokens.get(digest)
@@ -218,6 +218,12 @@ def authorization_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
                 raise NotAuthenticated("there are two Authorization headers")
             found = value
     return found
+
+
+def digest_of(authorization: bytes | str | None) -> bytes | None:
+    """The SHA-256 of the bearer's token or key, if one is sent."""
+    token = bearer(authorization)
+    return None if token is None else sha256(token).digest()
 
 
 async def _verify(book: _Book, token: bytes) -> tuple[Caller, float]:
@@ -266,7 +272,7 @@ class _Open(Callers):
     def reload_if_changed(self) -> bool:
         return False
 
-    def known(self, authorization: bytes | str | None) -> Caller:
+    def known_by(self, digest: bytes | None) -> Caller:
         return self._everybody
 
 

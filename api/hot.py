@@ -1,7 +1,7 @@
-"""The two routes that document stores call a million times a day, before FastAPI: an ASGI application of its own, with msgspec.
+"""The two routes that document stores call a million times a day, before FastAPI: with msgspec, and as little else as goes.
 
 FastAPI with pydantic answers 3,800 requests a second where this answers several times as many (docs/adr/0013-http.md); everything else is left to it.
-Body in, question, answers logged, body out: nothing here decides.
+Body in, question, answers, body out, which leaves when its entries are in the log: nothing here decides.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+from msgspec import Struct, field
 from opentelemetry.trace import Span
 
-from api.authzen import Question, Questions, asked_of, check_type, mistake, parse_body, parse_one, parse_several
-from api.callers import Caller, NotAllowed, authorization_of
+from api.authzen import Question, Questions, asked_of, check_type, mistake, parse_one, parse_several
+from api.callers import Caller, NotAllowed, authorization_of, digest_of
 from api.errors import JSON, Headers, HttpError, encode, headers_of, message_of, status_of
 from api.limits import request_id
 from api.runtime import Runtime
 from api.telemetry import Telemetry, report
+from api.tokens import NotAuthenticated
 from engine.consent.store import StaleToken
 from engine.errors import RequestError
 from engine.service import By, FalseClaim, Look
@@ -32,14 +34,56 @@ ONE, SEVERAL = "/access/v1/evaluation", "/access/v1/evaluations"
 ROLE = "store"
 
 
-Answered = tuple[int, Headers, bytes]
-"""Status, headers beside the content type and length, body."""
+class Head:
+    """What the headers of a hot request say, read once: a client sends the same ones again and again."""
+
+    __slots__ = ("headers", "id", "method", "parent", "path", "request", "token")
+
+    def __init__(self, path: str, method: str, headers: Headers):
+        self.path, self.method, self.headers = path, method, headers
+        self.id = request_id(headers)
+        self.request = (self.id or b"").decode()
+        self.parent = next((value for name, value in headers if name == b"traceparent"), None)
+        self.token: bytes | None = None
+        """Of whom is known at a glance: the hash of the only key that is sent. INVARIANT: then the method and the type of the body are what they should be."""
+        try:
+            self.check()
+            self.token = digest_of(authorization_of(headers))
+        except (HttpError, RequestError, NotAuthenticated):
+            pass
+
+    def check(self) -> None:
+        """Raise `HttpError`, `RequestError` for what is not answered, whoever asks."""
+        if self.method != "POST":
+            raise HttpError(405, "this is asked with POST", [("allow", "POST")])
+        check_type(next((value for name, value in self.headers if name == b"content-type"), b""))
+
+
+class Told(Struct):
+    """The answer to a request: status, headers beside the content type and length, body. It may leave when its entries are on the disk."""
+
+    started: float
+    span: Span | None
+    status: int = 200
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+    entries: list[bytes] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error. What was to be logged still is."""
+        self.status = status_of(error)
+        if self.status == 500:
+            report(error, self.span)
+        self.body, self.looks = encode(message_of(error)), []
+        self.headers = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
 
 
 class Hot:
-    """`/access/v1/evaluation` and `/access/v1/evaluations`, as a coroutine for each request, and as an ASGI application before `otherwise`.
+    """`/access/v1/evaluation` and `/access/v1/evaluations`, as an ASGI application before `otherwise`, and step by step for the connections of our own
+    server, which take requests that arrive together through each step together (api/direct.py):
 
-    The connections of our own server call `answer` themselves (api/direct.py).
+        begin   tell   (entries into the log)   end
     """
 
     paths = (ONE.encode(), SEVERAL.encode())
@@ -51,101 +95,118 @@ class Hot:
         if scope["type"] != "http" or scope["path"] not in (ONE, SEVERAL):
             await self.otherwise(scope, receive, send)
             return
+        head = Head(scope["path"], scope["method"], scope["headers"])
         try:
-            body = await body_of(receive) if scope["method"] == "POST" else b""
+            body = await body_of(receive) if head.method == "POST" else b""
         except HttpError as error:
-            status, headers, body = error.status, [], encode(str(error))
+            await _send(send, error.status, [JSON], encode(str(error)))
         else:
-            status, headers, body = await self.answer(scope["path"], scope["method"], scope["headers"], body)
-        await _send(send, status, [JSON, *headers], body)
+            told = await self.answer(head, body)
+            await _send(send, told.status, [JSON, *told.headers], told.body)
 
-    async def answer(self, path: str, method: str, headers: Headers, body: bytes) -> Answered:
-        """The answer to a request. Never raises: what goes wrong is an answer too."""
-        started = perf_counter()
-        status: int = 200
-        added: Headers = []
-        found = _headers(headers)
-        span = self.runtime.telemetry.begin(path, found.get(b"traceparent"))
+    async def answer(self, head: Head, body: bytes) -> Told:
+        """The answer to a request, logged. Never raises: what goes wrong is an answer too."""
+        told = self.begin(head)
         try:
-            authorization = authorization_of(headers)
-            caller = self.runtime.callers.known(authorization) or await self.runtime.caller(authorization)
-            caller.needs(ROLE)
-            told = await self._answer(path, method, found, body, caller, span)
+            caller = await self.runtime.caller(authorization_of(head.headers))
         except Exception as error:
-            status = status_of(error)
-            if status == 500:
-                report(error, span)
-            told = encode(message_of(error))
-            added = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
-        self.runtime.metrics.answered(path, status, perf_counter() - started)
-        if span is not None:
-            added += Telemetry.end(span, status)
-        return status, added, told
-
-    async def _answer(self, path: str, method: str, found: Mapping[bytes, bytes], body: bytes, caller: Caller, span: Span | None) -> bytes:
-        if method != "POST":
-            raise HttpError(405, "this is asked with POST", [("allow", "POST")])
-        check_type(found.get(b"content-type", b""))
-        data = parse_body(body)
-        by = By(caller.name, (request_id(found.items()) or b"").decode())
-        service = self.runtime.service
-        if path == SEVERAL:
-            questions = parse_several(data, self.runtime.settings.max_batch, service.live.record_of)
-            if questions is not None:
-                return await self._several(questions, caller, by, span)
-        question = parse_one(data)
+            told.fail(error)
+            return self.end(head, told)
+        if self.runtime.embedded:
+            self.tell(told, head, body, caller)
+        else:
+            await self.runtime.blocking(self.tell, told, head, body, caller)
         try:
-            caller.check(question.subject)
-            look = await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
-        except (NotAllowed, FalseClaim) as error:
-            await service.log.append(self.runtime.refusal(question.subject, by, error))
-            raise
-        await service.log.append(service.entry(look, by, False))
-        self._count(look, span)
-        return self.runtime.replies(look.live).all(look)[0]
+            if told.entries:
+                await self.runtime.log.append(*told.entries)
+        except Exception as error:
+            told.fail(error)
+        return self.end(head, told)
 
-    async def _several(self, questions: Questions, caller: Caller, by: By, span: Span | None) -> bytes:
+    # --- the steps ---
+
+    def begin(self, head: Head) -> Told:
+        return Told(perf_counter(), self.runtime.telemetry.begin(head.path, head.parent))
+
+    def tell(self, told: Told, head: Head, body: bytes, caller: Caller) -> None:
+        """Decide, and fill in what is to be told and to be logged. Never raises. With a store that is a server away it waits for it."""
+        try:
+            caller.needs(ROLE)
+            if head.token is None:
+                head.check()
+            by = By(caller.name, head.request)
+            if head.path == SEVERAL:
+                questions = parse_several(body, self.runtime.settings.max_batch, self.runtime.service.live.record_of)
+                if questions.size:
+                    self._several(told, questions, caller, by)
+                else:
+                    self._one(told, questions.asked[0], caller, by)
+            else:
+                self._one(told, parse_one(body), caller, by)
+        except Exception as error:
+            told.fail(error)
+
+    def end(self, head: Head, told: Told) -> Told:
+        """Count an answer that leaves."""
+        metrics = self.runtime.metrics
+        for look in told.looks:
+            metrics.decided(look)
+        metrics.answered(head.path, told.status, perf_counter() - told.started)
+        if told.span is not None:
+            for look in told.looks:
+                Telemetry.told(told.span, look)
+            told.headers = told.headers + Telemetry.end(told.span, told.status)
+        return told
+
+    # --- deciding ---
+
+    def _look(self, question: Question, caller: Caller) -> Look:
+        caller.check(question.subject)
+        asked = asked_of(question.context)
+        return self.runtime.service.look(question.subject, question.action, question.resources, question.context, witness=self.runtime.witness, **asked)
+
+    def _one(self, told: Told, question: Question, caller: Caller, by: By) -> None:
+        try:
+            look = self._look(question, caller)
+        except (NotAllowed, FalseClaim) as error:
+            told.entries = [self.runtime.refusal(question.subject, by, error)]
+            raise
+        told.looks, told.entries = [look], [self.runtime.service.entry(look, by, False)]
+        told.body = self.runtime.replies(look.live).all(look)[0]
+
+    def _several(self, told: Told, questions: Questions, caller: Caller, by: By) -> None:
         """Every question is looked at until one ends the evaluation; what comes after that is cut off; the rest is logged together, then told."""
         service, end = self.runtime.service, _end_of(questions)
         looks: list[tuple[Question, Look]] = []
         refused = {place: (400, str(error)) for place, error in questions.mistakes.items()}
-        bodies: list[bytes] = []
         for question in questions.asked:
             if question.places[0] > end:
                 break
             try:
-                caller.check(question.subject)
-                look = await self.runtime.look(question.subject, question.action, question.resources, question.context, **asked_of(question.context))
+                look = self._look(question, caller)
             except (RequestError, NotAllowed, StaleToken) as error:
                 refused |= dict.fromkeys(question.places, (status_of(error), message_of(error)))
                 if isinstance(error, NotAllowed | FalseClaim):
-                    bodies.append(self.runtime.refusal(question.subject, by, error))
+                    told.entries.append(self.runtime.refusal(question.subject, by, error))
                 if questions.until is False:
                     end = min(end, question.places[0])
             else:
                 looks.append((question, look))
                 if questions.until is not None:
                     end = min(end, next((place for n, place in enumerate(question.places) if look.permits(n) is questions.until), end))
-        told: list[bytes] = [b""] * questions.size
+        items: list[bytes] = [b""] * questions.size
         for question, look in looks:
             kept = bisect_right(question.places, end)
             if kept < len(look.answers):
                 look.answers = look.answers[:kept]
             if kept:
-                bodies.append(service.entry(look, by, True))
+                told.looks.append(look)
+                told.entries.append(service.entry(look, by, True))
                 for place, one in zip(question.places, self.runtime.replies(look.live).all(look), strict=False):
-                    told[place] = one
-                self._count(look, span)
-        if bodies:
-            await service.log.append(*bodies)
+                    items[place] = one
         for place, (status, message) in refused.items():
-            told[place] = mistake(status, message)
-        return b'{"evaluations":[' + b",".join(told[: end + 1]) + b"]}"
-
-    def _count(self, look: Look, span: Span | None) -> None:
-        self.runtime.metrics.decided(look)
-        if span is not None:
-            Telemetry.told(span, look)
+            items[place] = mistake(status, message)
+        told.body = b'{"evaluations":[' + b",".join(items[: end + 1]) + b"]}"
 
 
 def _end_of(questions: Questions) -> int:
@@ -155,13 +216,6 @@ def _end_of(questions: Questions) -> int:
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------------------
-
-_WANTED = frozenset((b"content-type", b"x-request-id", b"traceparent"))
-
-
-def _headers(headers: Headers) -> dict[bytes, bytes]:
-    """Of a header that is there twice the first, which is also the one that is echoed."""
-    return {name: value for name, value in reversed(headers) if name in _WANTED}
 
 
 async def body_of(receive: Receive) -> bytes:
@@ -182,5 +236,3 @@ async def body_of(receive: Receive) -> bytes:
 async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})
-
-

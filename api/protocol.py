@@ -38,6 +38,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _awaiting = True
     """No request is being read or answered: what arrives are headers."""
+    _begun = False
+    """The parser is inside a request."""
+    _chunk: bytes | None = None
+    """What is being parsed, when it began with a request."""
     _discarding = False
     """A request has been answered before its body arrived."""
     _bytes = 0
@@ -61,6 +65,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
+        self._chunk = None
+        if self.direct is not None and self._awaiting and not self._begun and self._bytes == len(data) and self._is_free():
+            if self._is_known(data):
+                return
+            self._chunk = data
         super().data_received(data)
         if not self._awaiting:
             if self._bytes > self.request_bytes:
@@ -72,14 +81,37 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._timer is None:
             self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
 
+    def _is_free(self) -> bool:
+        """Whether there is no answer before this one. One that is not fetched counts: through ASGI the next one waits until it is."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused and not self.transport.is_closing()
+
+    def _is_known(self, data: bytes) -> bool:
+        """Take a whole request that begins with the very bytes that another one began with: what the parser made of those is known."""
+        assert self.direct is not None
+        end = data.find(b"\r\n\r\n") + 4
+        known = self.direct.heads.get(data[:end])
+        if known is None or len(data) - end != known[1]:
+            return False
+        self._unset_keepalive_if_required()
+        self._stop_timer()
+        self._awaiting = False
+        self.cycle = self._answering = exchange = Exchange(self, self.direct, known[0], True)  # type: ignore[assignment]
+        exchange.body, exchange.more_body = data[end:], False
+        exchange.start()
+        return True
+
+    def on_message_begin(self) -> None:
+        self._begun = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         self._awaiting = False
         if self._timer is not None:
             self._stop_timer()
-        # Behind an answer that is not fetched too: through ASGI the next one waits until it is.
-        free = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
-        if free and self.direct is not None and self.direct.takes(self.url, self.parser.get_method(), self.headers):
-            self.cycle = self._answering = Exchange(self, self.direct)  # type: ignore[assignment]
+        head = self.direct.head(self.url, self.parser.get_method(), self.headers) if self.direct is not None and self._is_free() else None
+        if head is not None:
+            keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self.cycle = self._answering = Exchange(self, self.direct, head, keep_alive)  # type: ignore[assignment, arg-type]
         else:
             super().on_headers_complete()
         # Trailers are read as headers: not into those that the application sees.
@@ -96,6 +128,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._answering.message_event.set()
 
     def on_message_complete(self) -> None:
+        self._begun = False
+        if self._chunk is not None and self.cycle.__class__ is Exchange:
+            self.direct.learn(self._chunk, self.cycle)  # type: ignore[union-attr, arg-type]
         super().on_message_complete()
         if self._discarding:
             self._discarding = False

@@ -15,7 +15,7 @@ from api.books import Books
 from api.callers import Caller, Callers, NotAllowed
 from api.settings import Settings
 from api.telemetry import Telemetry
-from engine.consent.store import ConsentStore, StoreUnavailable
+from engine.consent.store import ConsentStore, StoreUnavailable, Witness
 from engine.decision_log.entries import entry
 from engine.decision_log.log import DecisionLog
 from engine.request import Action, Entity
@@ -24,13 +24,16 @@ from engine.service import By, FalseClaim, Live, Look, Service
 THREADS = 8
 """How many requests of a worker wait for a database server at a time."""
 
+
 class Runtime:
     """One worker's."""
 
     def __init__(self, settings: Settings, service: Service, store: ConsentStore, log: DecisionLog, callers: Callers, telemetry: Telemetry):
         self.settings, self.service, self.store, self.log, self.callers = settings, service, store, log, callers
         self.telemetry, self.metrics = telemetry, telemetry.metrics
-        self._embedded, self._witness = store.embedded, None
+        self.embedded = store.embedded
+        self.witness: Witness | None = None
+        """What the store is at, for requests that had arrived before it was asked (see `witnessed`)."""
         self._threads = ThreadPoolExecutor(THREADS, "habilis")
         self._asking, self._ready_until = asyncio.Lock(), 0.0
         self._replies: tuple[Live, Replies] = (service.live, Replies(service.live))
@@ -61,20 +64,18 @@ class Runtime:
     def witnessed(self) -> Iterator[None]:
         """While this lasts, requests that have arrived before share one question to the store. INVARIANT: nothing else runs meanwhile, so none arrives."""
         try:
-            self._witness = self.store.witness()
+            self.witness = self.store.witness()
         except StoreUnavailable:
-            self._witness = None  # each asks for itself, and hears why not
+            self.witness = None  # each asks for itself, and hears why not
         try:
             yield
         finally:
-            self._witness = None
+            self.witness = None
 
-    async def look(
-        self, subject: Entity, action: Action, resources: Sequence[Entity], context: Mapping[str, Any], **asked: Any
-    ) -> Look:
+    async def look(self, subject: Entity, action: Action, resources: Sequence[Entity], context: Mapping[str, Any], **asked: Any) -> Look:
         """`Service.look`: here and now with a store in a file (8 microseconds), in a thread with one that is a server away (half a millisecond)."""
-        if self._embedded:
-            return self.service.look(subject, action, resources, context, witness=self._witness, **asked)
+        if self.embedded:
+            return self.service.look(subject, action, resources, context, witness=self.witness, **asked)
         return await self.blocking(self.service.look, subject, action, resources, context, **asked)
 
     async def blocking(self, function: Any, *args: Any, **kwargs: Any) -> Any:

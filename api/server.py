@@ -125,6 +125,7 @@ def application() -> App:
     app = Envelope(Body(rate or app, settings.max_body, settings.body_timeout), report)
     gc.collect()
     gc.freeze()  # a pack is a million objects that never die: each full collection would walk them, for 0.1 seconds
+    gc.set_threshold(20_000, 20, 50)  # requests in flight are a few thousand objects and no garbage: with Python's 700 they are walked again and again
     GuardedProtocol.direct = Direct(hot, in_flight, settings.max_body, settings.body_timeout, rate, settings.open)
     GuardedProtocol.request_bytes = GuardedProtocol.header_bytes + 2 * settings.max_body + 65_536
     return Loopback(app) if settings.open else app

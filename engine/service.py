@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from engine.answer import Answer
 from engine.consent.acts import Done, Preview, directives_of, patient_of, perform, preview
 from engine.consent.directives import parse_directives
@@ -44,19 +46,19 @@ class Log(Protocol):
 
     async def append(self, *bodies: bytes) -> None: ...
 
+    def submit(self, bodies: Sequence[bytes], told: Callable[[str | None], None]) -> None: ...
+
     def append_now(self, *bodies: bytes) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class By:
+class By(Struct, frozen=True):
     """On whose behalf: the caller as the edge knows it, and the identifier that it gave its request."""
 
     caller: str
     request: str = ""
 
 
-@dataclass(slots=True)
-class Look:
+class Look(Struct):
     """A question about one record, answered and not yet told to anybody. `withheld`: places of permits that this caller may not have."""
 
     id: str
@@ -151,7 +153,9 @@ class Service:
         are not written as the pack says, `StoreUnavailable`, `StaleToken`.
         """
         live, now = self.live, self.clock()
-        first, resources = self.settled(Request(subject, action, resources[0], context), resources)
+        first = Request(subject, action, resources[0], context)
+        if self.directory is not None:
+            first, resources = self.settled(first, resources)
         check_subject(live, first.subject)
         resources = [_readable(live, action.name, one) for one in resources]
         first = Request(first.subject, first.action, resources[0], first.context)
@@ -273,9 +277,10 @@ class Service:
         previewed = live.pdp.pack.service.previewed or ""
         asked, documents = self.settled(Request(viewer, Action(previewed), documents[0], context), documents)
         check_subject(live, asked.subject)
-        kept = parse_directives([one.directive for one in live.store.history(look.patient)], live.pdp.pack.vocabulary)
+        kept = parse_directives([one.directive for one in live.store.history(look.patient)], live.pdp.pack.vocabulary, kept=True)
         directives = kept if self.directory is None else tuple(map(self.directory.normalise, kept))
         if act is not None:
+            check_read(live.pdp.pack, act)
             act = self.settle(act)
         return preview(live.pdp, directives, act, asked.subject, documents, asked.context, look.answers[0].at, previewed)
 
