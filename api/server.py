@@ -18,7 +18,6 @@ from pathlib import Path
 
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy.engine import make_url
 
 from api.app import create_app
 from api.callers import Callers, open_callers
@@ -27,7 +26,7 @@ from api.hot import App
 from api.limits import Body, Envelope, InFlight, Loopback, Rate, by_caller
 from api.protocol import GuardedProtocol
 from api.runtime import Runtime
-from api.settings import Settings
+from api.settings import Settings, make_folder
 from api.telemetry import Gauges, Metrics, Telemetry, report, technical
 from engine.compiled import load
 from engine.consent.cache import RedisCache
@@ -84,9 +83,7 @@ def open_directory(path: Path, pdp: Pdp) -> Directory:
 def _make_folders(settings: Settings) -> None:
     """The folders of files that are to be made, and the key that signs the checkpoints."""
     for url in (settings.store, settings.log, settings.journal):
-        parsed = make_url(url.get_secret_value())
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(url.get_secret_value())
     if settings.log_key is not None and not settings.log_key.exists():
         with suppress(FileExistsError):
             number = os.open(settings.log_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DATA = Path("habilis-data")
+KEY = "log-key.pem"
 
 
-class Settings(BaseSettings):
-    """What `make serve` and a deployment set. Every member has a default that works on one machine but `callers`: nobody is let in unless somebody says so."""
+def in_folder(folder: Path) -> dict[str, str]:
+    """Store, log and journal as files of one folder."""
+    return {"store": f"sqlite:///{folder}/consent.db", "log": f"sqlite:///{folder}/decision-log", "journal": f"sqlite:///{folder}/journal.db"}
+
+
+_DEFAULT = {name: SecretStr(url) for name, url in in_folder(DATA).items()}
+
+
+class Places(BaseSettings):
+    """Where everything is kept: for the service and for every command alike."""
 
     model_config = SettingsConfigDict(env_prefix="HABILIS_", env_file=".env", extra="ignore", frozen=True)
 
+    store: SecretStr = _DEFAULT["store"]
+    log: SecretStr = _DEFAULT["log"]
+    journal: SecretStr = _DEFAULT["journal"]
+    log_key: Path | None = None
+    """The private key that signs checkpoints."""
+
+
+def places(folder: Path | None = None, **said: Any) -> dict[str, Any]:
+    """Settings that were said: each by itself, or else by the folder that holds everything. What is not said comes from the environment, or is the default.
+
+    The key is the one in the folder, unless the environment names another: whoever keeps it elsewhere does not mean to have a second one made.
+    """
+    made: dict[str, Any] = {} if folder is None else dict(in_folder(folder))
+    if folder is not None and Places().log_key is None:
+        made["log_key"] = folder / KEY
+    return made | {name: value for name, value in said.items() if value is not None}
+
+
+def make_folder(url: str) -> None:
+    """Make the folder in which a file of SQLite is to be. What is no such address is said by whoever opens it."""
+    with suppress(ArgumentError):
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+
+
+class Settings(Places):
+    """What `make serve` and a deployment set. Every member has a default that works on one machine but `callers`: nobody is let in unless somebody says so."""
+
     pack: Path = Path("policies")
-    store: SecretStr = SecretStr("sqlite:///habilis-data/consent.db")
-    log: SecretStr = SecretStr("sqlite:///habilis-data/decision-log")
-    journal: SecretStr = SecretStr("sqlite:///habilis-data/journal.db")
     follow: bool | None = None
     """Keep the journal in a thread of a worker. Left out: where the log is in files; elsewhere a process of its own does it."""
     redis: SecretStr | None = None
@@ -29,8 +68,6 @@ class Settings(BaseSettings):
     callers: Path | None = None
     open: bool = False
     """Serve without authentication. On loopback only."""
-    log_key: Path | None = None
-    """The private key that signs checkpoints."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080

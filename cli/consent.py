@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.edge import PACK, Misuse, choose, command, finding, language_of, open_directory, open_pdp, print_json, read_bytes, say
+from cli.places import Data, StoreUrl, make_folder, store_at
 from cli.requests import settled
 from engine.calendar import FOREVER, iso, parse_instant
 from engine.consent.acts import Done, access_list, perform, preview
@@ -33,14 +34,11 @@ Patient = Annotated[str, typer.Argument(metavar="PATIENT", help="The patient's i
 Who = Annotated[str | None, typer.Option("--as", metavar="TYPE:ID", help="Who asks; the patient himself, when left out.", show_default=False)]
 Given = Annotated[list[str] | None, typer.Option("--with", metavar="NAME=VALUE", help="subject.X, action.X or context.X of the request; may be repeated.")]
 Target = Annotated[str | None, typer.Option("--target", metavar="TYPE:ID", help="At whom or what the act aims.", show_default=False)]
-StoreUrl = Annotated[str, typer.Option("--store", envvar="HABILIS_STORE", metavar="URL", help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.")]
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="The folder of a pack, or a compiled pack.")]
 DirectoryFile = Annotated[Path | None, typer.Option("--directory", metavar="FILE", help="A sheet of professionals: docs/consent.md.", show_default=False)]
 At = Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="Look at the record as it was at this instant.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Language = Annotated[str | None, typer.Option("--lang", metavar="fr|en", help="The language of the reasons.", show_default=False)]
-
-STORE = "sqlite:///habilis.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +66,14 @@ def _examples(*lines: str) -> str:
 
 @app.command(epilog=_examples("init", "init --store postgresql://habilis@localhost/habilis"))
 @command
-def init(store: StoreUrl = STORE, pack: PackOption = Path(PACK)) -> None:
+def init(store: StoreUrl = None, data: Data = None, pack: PackOption = Path(PACK)) -> None:
     """Make an empty store.
 
     Only this makes one: a store that is not there is otherwise an error, since an empty one would say that nobody refused anything.
     """
-    ConsentStore(store, open_pdp(pack).pack.vocabulary, create=True).close()
+    pdp, url = open_pdp(pack), store_at(data, store)
+    make_folder(url)
+    ConsentStore(url, pdp.pack.vocabulary, create=True).close()
     say("the store is ready")
 
 
@@ -96,7 +96,8 @@ def act(
     who: Who = None,
     given: Given = None,
     directory: DirectoryFile = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
@@ -105,7 +106,7 @@ def act(
 
     Exit code 1 when it is refused: the record stays as it is, and the act is kept with the reason (history --acts).
     """
-    _do(open_desk(store, pack, directory), action, patient, target, document, who, given, lang, json)
+    _do(open_desk(store_at(data, store), pack, directory), action, patient, target, document, who, given, lang, json)
 
 
 @app.command(epilog=_examples("grant 279035121518989 professional:10000023118 --until 2027-12-31"))
@@ -117,14 +118,15 @@ def grant(
     who: Who = None,
     given: Given = None,
     directory: DirectoryFile = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
     """Let a professional or a structure consult (grant_access)."""
     more = [*(given or ()), *([f"action.until={until}"] if until else [])]
-    _do(open_desk(store, pack, directory), "grant_access", patient, target, None, who, more, lang, json)
+    _do(open_desk(store_at(data, store), pack, directory), "grant_access", patient, target, None, who, more, lang, json)
 
 
 @app.command(epilog=_examples("block 279035121518989 10000023092"))
@@ -135,13 +137,14 @@ def block(
     who: Who = None,
     given: Given = None,
     directory: DirectoryFile = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
     """Block a named professional."""
-    _do(open_desk(store, pack, directory), "block", patient, f"professional:{professional}", None, who, given, lang, json)
+    _do(open_desk(store_at(data, store), pack, directory), "block", patient, f"professional:{professional}", None, who, given, lang, json)
 
 
 @app.command(epilog=_examples("mask 279035121518989 document.json"))
@@ -152,13 +155,14 @@ def mask(
     who: Who = None,
     given: Given = None,
     directory: DirectoryFile = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
     """Mask a document from professionals."""
-    _do(open_desk(store, pack, directory), "mask", patient, None, document, who, given, lang, json)
+    _do(open_desk(store_at(data, store), pack, directory), "mask", patient, None, document, who, given, lang, json)
 
 
 def _do(
@@ -252,10 +256,16 @@ def _put(parts: dict[str, dict[str, Any]], text: str) -> None:
 @app.command("list", epilog=_examples("list 279035121518989", "list 279035121518989 --at 2026-03-03T14:05:00+01:00"))
 @command
 def list_access(
-    patient: Patient, at: At = None, directory: DirectoryFile = None, store: StoreUrl = STORE, pack: PackOption = Path(PACK), json: AsJson = False
+    patient: Patient,
+    at: At = None,
+    directory: DirectoryFile = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    pack: PackOption = Path(PACK),
+    json: AsJson = False,
 ) -> None:
     """List who is named in the record: by which statement, until when, recorded by whom."""
-    desk = open_desk(store, pack, directory)
+    desk = open_desk(store_at(data, store), pack, directory)
     check_patient(desk.pdp.pack, patient)
     instant = _instant(at)
     record = desk.store.as_of(patient, instant, known_at=instant) if at else desk.store.read(patient, instant)[0]
@@ -278,7 +288,8 @@ def history(
     kind: Annotated[str | None, typer.Option(metavar="KIND", help="Only directives of this kind, or acts that record them.", show_default=False)] = None,
     acts: Annotated[bool, typer.Option("--acts", help="What was asked for, refused or done, instead of what was recorded.")] = False,
     directory: DirectoryFile = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
@@ -287,7 +298,7 @@ def history(
 
     It shows rules and reasons, of discreet refusals too: for reviewers.
     """
-    desk = open_desk(store, pack, directory)
+    desk = open_desk(store_at(data, store), pack, directory)
     check_patient(desk.pdp.pack, patient)
     if kind:
         choose("kind of directive", kind, desk.pdp.pack.vocabulary.kinds)
@@ -352,12 +363,13 @@ def preview_access(
     given: Given = None,
     doing: Annotated[str | None, typer.Option("--act", metavar="ACTION", help="An act by the patient, aimed at that subject.", show_default=False)] = None,
     directory: DirectoryFile = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
     """What somebody would see of these documents now, and if the patient did something."""
-    desk = open_desk(store, pack, directory)
+    desk = open_desk(store_at(data, store), pack, directory)
     pdp = desk.pdp
     check_patient(pdp.pack, patient)
     form, id = _pair(subject, "TYPE:ID")

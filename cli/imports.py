@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.consent import STORE, AsJson, PackOption, StoreUrl, app, open_desk
+from cli.consent import AsJson, PackOption, app, open_desk
 from cli.edge import PACK, Misuse, choose, command, finding, print_json, read_bytes, say
+from cli.places import Data, StoreUrl, store_at
 from engine.calendar import iso
 from engine.consent.admissions import MAX_BYTES, Admissions, Taken, parse_structures
 from engine.consent.imports import STATES, DeadLetter
@@ -40,7 +41,8 @@ def _open(store: str, pack: Path, structures: Path | None) -> Admissions:
 def import_messages(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER|-...", help="HL7v2 messages: one a file, or several.", show_default=False)],
     structures: Structures = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
@@ -51,7 +53,7 @@ def import_messages(
     code 1.
     """
     files = list(_files(paths))
-    desk = _open(store, pack, structures)
+    desk = _open(store_at(data, store), pack, structures)
     _report(desk, (one for path in files for one in desk.take_file(read_bytes(path), time.time(), str(path))), json)
 
 
@@ -114,13 +116,14 @@ def dead_letters(
     dismiss: Annotated[bool, typer.Option("--dismiss", help="Say that nothing is to be done about it. It is kept.")] = False,
     because: Annotated[str, typer.Option(metavar="TEXT", help="Why it is dismissed.", show_default=False)] = "",
     structures: Structures = None,
-    store: StoreUrl = STORE,
+    store: StoreUrl = None,
+    data: Data = None,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
     """List the admission messages that were not taken, show one with what it holds, take them again, dismiss one."""
     choose("state", state, (*STATES, "all"))
-    desk = _open(store, pack, structures)
+    desk = _open(store_at(data, store), pack, structures)
     if dismiss:
         if retry or id is None:
             raise Misuse("name the one letter to dismiss: --dismiss ID --because TEXT")

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.edge import Misuse, choose, command, finding, print_json, say
+from cli.places import Data, JournalUrl, LogUrl, journal_at, log_at, make_folder
 from engine.calendar import iso, parse_date, parse_instant
 from engine.decision_log.entries import entry
 from engine.decision_log.log import DecisionLog
@@ -31,13 +32,10 @@ app = typer.Typer(
     help="Who did what to a record, emergencies to be reviewed, notices owed.",
 )  # fmt: skip
 
-LOG, JOURNAL = "sqlite:///decision-log", "sqlite:///journal.db"
 SHOWN = 50
 DAY = 86_400.0
 BUSY = "another follower is at work"
 
-LogUrl = Annotated[str, typer.Option("--log", envvar="HABILIS_LOG", metavar="URL", help="sqlite:///FOLDER or postgresql://USER@HOST/DATABASE.")]
-JournalUrl = Annotated[str, typer.Option("--journal", envvar="HABILIS_JOURNAL", metavar="URL", help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.")]
 Limit = Annotated[int, typer.Option(metavar="N", min=1, help="The newest so many.")]
 Before = Annotated[str, typer.Option(metavar="PLACE", help="Go on from here: what the page before ended with.", show_default=False)]
 Since = Annotated[str | None, typer.Option(metavar="DATE|INSTANT", help="Only since then; a date begins at midnight UTC.", show_default=False)]
@@ -58,16 +56,19 @@ def follow(
     once: Annotated[bool, typer.Option("--once", help="Read what is there, and end.")] = False,
     every: Annotated[float, typer.Option(metavar="SECONDS", min=0.01, help="How often to look for more.")] = 1.0,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Forget everything first, and derive it anew.")] = False,
-    log: LogUrl = LOG,
-    journal: JournalUrl = JOURNAL,
+    log: LogUrl = None,
+    journal: JournalUrl = None,
+    data: Data = None,
 ) -> None:
     """Derive the journal from the log, and make it where there is none.
 
     One follower works at a time; another waits, and takes over when the first one ends. With --once, exit code 1 when entries were not understood.
     """
-    database = Database(journal, create=True)
+    url = journal_at(data, journal)
+    make_folder(url)
+    database = Database(url, create=True)
     try:
-        with LogReader(log) as reader, Follower(reader, database) as follower:
+        with LogReader(log_at(data, log)) as reader, Follower(reader, database) as follower:
             if rebuild:
                 if not follower.lead():
                     raise Misuse(BUSY)
@@ -114,14 +115,15 @@ def show(
     patient: Annotated[str, typer.Argument(metavar="PATIENT", help="The patient's identifier.", show_default=False)],
     limit: Limit = SHOWN,
     before: Before = "",
-    log: LogUrl = LOG,
-    journal: JournalUrl = JOURNAL,
+    log: LogUrl = None,
+    journal: JournalUrl = None,
+    data: Data = None,
     json: AsJson = False,
 ) -> None:
     """Show who did what to a patient's record, newest first."""
-    with _opened(journal) as database:
+    with _opened(journal_at(data, journal)) as database:
         page = Journal(database).page(patient, EVERYTHING, None, limit, before)
-    _log_reading(log, "journal", patient=patient, entries=len(page.traces))
+    _log_reading(log_at(data, log), "journal", patient=patient, entries=len(page.traces))
     if json:
         print_json({"traces": [asdict(one) for one in page.traces], "next": page.next})
         return
@@ -151,16 +153,17 @@ def reviews(
     until: Until = None,
     limit: Limit = SHOWN,
     before: Before = "",
-    log: LogUrl = LOG,
-    journal: JournalUrl = JOURNAL,
+    log: LogUrl = None,
+    journal: JournalUrl = None,
+    data: Data = None,
     json: AsJson = False,
 ) -> None:
     """List emergencies queued for review, newest first."""
     if state:
         choose("state", state, ("open", "reviewed"))
-    with _opened(journal) as database:
+    with _opened(journal_at(data, journal)) as database:
         found = Journal(database).reviews(_instant(since), _instant(until), state, limit, before)
-    _log_reading(log, "reviews", entries=len(found))
+    _log_reading(log_at(data, log), "reviews", entries=len(found))
     following = position(found[-1]) if len(found) == limit else ""
     if json:
         print_json({"reviews": [asdict(one) for one in found], "next": following})
@@ -186,25 +189,26 @@ def review(
     decision: Annotated[str, typer.Argument(metavar="ID", help="The identifier of the decision.", show_default=False)],
     verdict: Annotated[str, typer.Argument(metavar="VERDICT", help="What the review found.", show_default=False)],
     comment: Annotated[str, typer.Option(metavar="TEXT", help="Why.", show_default=False)] = "",
-    log: LogUrl = LOG,
-    journal: JournalUrl = JOURNAL,
+    log: LogUrl = None,
+    journal: JournalUrl = None,
+    data: Data = None,
 ) -> None:
     """Record what the review of an emergency found: an entry of the log."""
-    with _opened(journal) as database, DecisionLog(log, name="shell") as writer:
+    with _opened(journal_at(data, journal)) as database, DecisionLog(log_at(data, log), name="shell") as writer:
         Journal(database).review(decision, _caller(), verdict, comment, time.time(), writer.append_now)
     say("the review is recorded")
 
 
 @app.command(epilog=_examples("outbox", "outbox --limit 500 --json"))
 @command
-def outbox(limit: Limit = SHOWN, log: LogUrl = LOG, journal: JournalUrl = JOURNAL, json: AsJson = False) -> None:
+def outbox(limit: Limit = SHOWN, log: LogUrl = None, journal: JournalUrl = None, data: Data = None, json: AsJson = False) -> None:
     """List the notices that were not delivered yet, oldest first.
 
     Without the patients: a sender asks for those.
     """
-    with _opened(journal) as database:
+    with _opened(journal_at(data, journal)) as database:
         found = Outbox(database, lambda body: None).waiting(limit)
-    _log_reading(log, "outbox", entries=len(found))
+    _log_reading(log_at(data, log), "outbox", entries=len(found))
     if json:
         print_json([asdict(one) for one in found])
         return
@@ -222,8 +226,9 @@ def report(
     since: Annotated[str, typer.Option(metavar="DATE", help="From this day on.", show_default=False)] = "",
     until: Annotated[str, typer.Option(metavar="DATE", help="To the end of this day.", show_default=False)] = "",
     limit: Limit = SHOWN,
-    log: LogUrl = LOG,
-    journal: JournalUrl = JOURNAL,
+    log: LogUrl = None,
+    journal: JournalUrl = None,
+    data: Data = None,
     json: AsJson = False,
 ) -> None:
     """Say what a reviewer should know of: decisions by caller and rule, permits that nobody confirmed, what was shown without a permit.
@@ -234,11 +239,11 @@ def report(
         if parse_date(text) is None:
             raise Misuse(f"`{text}` is not a date: write 2026-03-03")
     start, end = _instant(since or None), _instant(until or None)
-    with _opened(journal) as database:
+    with _opened(journal_at(data, journal)) as database:
         asked = Journal(database)
         counts, unconfirmed = asked.counts(since, until), asked.unconfirmed(start, None if end is None else end + DAY, limit)
         unpermitted, problems = asked.shown_without_permit(limit), asked.problems()
-    _log_reading(log, "report")
+    _log_reading(log_at(data, log), "report")
     if json:
         names = ("caller", "action", "rule", "decision", "number")
         print_json({

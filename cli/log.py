@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.edge import Misuse, command, finding, print_json, read_bytes, say
+from cli.places import Data, LogUrl, log_at
 from engine.calendar import iso, parse_date, parse_instant
 from engine.decision_log.checkpoint import NoteError, VerifierKey, new_key, parse_keys, parse_private_key, verifier_key
 from engine.decision_log.entries import entry
@@ -28,12 +29,10 @@ app = typer.Typer(
     help="Verify, read and prove the decision log.",
 )  # fmt: skip
 
-LOG = "sqlite:///decision-log"
 SHOWN = 50
 PACK = ("name", "version", "digest")
 """What is shown of a pack's entry."""
 
-Url = Annotated[str, typer.Option("--log", envvar="HABILIS_LOG", metavar="URL", help="sqlite:///FOLDER or postgresql://USER@HOST/DATABASE.")]
 KeysFile = Annotated[Path, typer.Option("--keys", metavar="FILE", help="The public keys, one a line.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
@@ -48,10 +47,12 @@ def _examples(*lines: str) -> str:
 @app.command(epilog=_examples("init", "init --origin log.example/records --log postgresql://habilis@localhost/log"))
 @command
 def init(
-    origin: Annotated[str | None, typer.Option(metavar="NAME", help="The log's own name; random, when left out.", show_default=False)] = None, log: Url = LOG
+    origin: Annotated[str | None, typer.Option(metavar="NAME", help="The log's own name; random, when left out.", show_default=False)] = None,
+    log: LogUrl = None,
+    data: Data = None,
 ) -> None:
     """Make an empty log."""
-    storage = open_storage(log, create=True, origin=origin)
+    storage = open_storage(log_at(data, log), create=True, origin=origin)
     name = storage.origin
     storage.close()
     if origin not in (None, name):
@@ -61,13 +62,17 @@ def init(
 
 @app.command(epilog=_examples("key log.key >> log-keys.txt"))
 @command
-def key(file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the private key.", show_default=False)], log: Url = LOG) -> None:
+def key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the private key.", show_default=False)],
+    log: LogUrl = None,
+    data: Data = None,
+) -> None:
     """Make a key that signs checkpoints of this log, and print its public half.
 
     A file that is there is kept, and only its public half is printed. The line belongs in the file of public keys, which verifiers need; to retire a key, write
     ` until SIZE` after its line, the number on the second line of the last checkpoint that it signed.
     """
-    storage = open_storage(log)
+    storage = open_storage(log_at(data, log))
     origin = storage.origin
     storage.close()
     if not file.exists():
@@ -85,7 +90,8 @@ def verify(
     keys: KeysFile,
     since: Annotated[Path | None, typer.Option(metavar="FILE", help="A checkpoint that was kept elsewhere.", show_default=False)] = None,
     proof: Annotated[Path | None, typer.Option(metavar="FILE", help="Verify this proof instead; needs no log.", show_default=False)] = None,
-    log: Url = LOG,
+    log: LogUrl = None,
+    data: Data = None,
     json: AsJson = False,
 ) -> None:
     """Verify that the log is still what was signed.
@@ -99,7 +105,7 @@ def verify(
         return
     from engine.decision_log.verify import verify as verify_log
 
-    storage = open_storage(log, timeout=10)
+    storage = open_storage(log_at(data, log), timeout=10)
     try:
         report = verify_log(storage, known, _text(since) if since else None)
     finally:
@@ -137,12 +143,12 @@ def _verify_proof(file: Path, keys: list[VerifierKey], json: bool) -> None:
 
 @app.command(epilog=_examples("checkpoint > kept.txt"))
 @command
-def checkpoint(log: Url = LOG) -> None:
+def checkpoint(log: LogUrl = None, data: Data = None) -> None:
     """Print the latest checkpoint, for a reviewer to keep elsewhere.
 
     Exit code 1 when there is none yet.
     """
-    storage = open_storage(log)
+    storage = open_storage(log_at(data, log))
     last = storage.last_checkpoint()
     storage.close()
     if last is None:
@@ -156,7 +162,8 @@ def checkpoint(log: Url = LOG) -> None:
 def sign(
     key: Annotated[Path, typer.Option(metavar="FILE", help="The private key.", show_default=False)],
     every: Annotated[float | None, typer.Option(metavar="SECONDS", help="Go on, this often; once, when left out.", show_default=False)] = None,
-    log: Url = LOG,
+    log: LogUrl = None,
+    data: Data = None,
 ) -> None:
     """Make a checkpoint if something has grown.
 
@@ -164,7 +171,7 @@ def sign(
     """
     from engine.decision_log.checkpoint import Checkpointer
 
-    signer = Checkpointer(log, parse_private_key(read_bytes(key)), run=False)
+    signer = Checkpointer(log_at(data, log), parse_private_key(read_bytes(key)), run=False)
     while True:
         made = signer.attempt()
         if signer.problem:
@@ -192,7 +199,8 @@ def show(
     since: Annotated[str | None, typer.Option(metavar="DATE|INSTANT", help="Only entries made since then.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="The newest so many.")] = SHOWN,
     fhir: Annotated[bool, typer.Option("--fhir", help="Print FHIR R4 AuditEvents (IHE BALP), one a line.")] = False,
-    log: Url = LOG,
+    log: LogUrl = None,
+    data: Data = None,
     json: AsJson = False,
 ) -> None:
     """Show entries, oldest first, with their codes in words.
@@ -200,14 +208,14 @@ def show(
     That they were read is logged, before they are shown.
     """
     start = _instant(since) if since else None
-    with LogReader(log) as reader:
+    with LogReader(log_at(data, log)) as reader:
 
         def claim(body: Mapping[str, Any]) -> bool:
             return id in (None, body.get("id")) and patient in (None, body.get("patient"))
 
         found = reader.matching(claim, containing=id or patient or "", since=start, newest=limit)
         what = {"what": "show", "of": id, "patient": patient, "since": start, "entries": len(found), "as": "fhir" if fhir else None}
-        _log_reading(log, **what)
+        _log_reading(log_at(data, log), **what)
         if json and not fhir:
             print_json([{"segment": one.segment, "index": one.index, **reader.readable(one.body or {})} for one in found])
             return
@@ -252,7 +260,8 @@ def _line(item: Any, is_withheld: bool) -> str:
 def prove(
     id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The identifier of an entry.", show_default=False)] = None,
     since: Annotated[Path | None, typer.Option(metavar="FILE", help="A checkpoint that was kept: prove that the last one continues it.")] = None,
-    log: Url = LOG,
+    log: LogUrl = None,
+    data: Data = None,
 ) -> None:
     """Print a proof that somebody can verify without the log: that an entry is in it, or that the log continues a checkpoint.
 
@@ -262,17 +271,17 @@ def prove(
 
     if (id is None) == (since is None):
         raise Misuse("say what to prove: the ID of an entry, or --since FILE")
-    storage = open_storage(log)
+    storage = open_storage(log_at(data, log))
     try:
         if since is not None:
             typer.echo(print_proof(prove_consistency(storage, _text(since))))
             return
         assert id is not None
-        with LogReader(log) as reader:
+        with LogReader(log_at(data, log)) as reader:
             found = reader.find(id)
         if found is None:
             raise NotProved("there is no such entry")
-        _log_reading(log, what="prove", of=id, patient=(found.body or {}).get("patient"))
+        _log_reading(log_at(data, log), what="prove", of=id, patient=(found.body or {}).get("patient"))
         typer.echo(print_proof(prove_entry(storage, found.segment, found.index)))
     except NotProved as error:
         say(str(error))
@@ -289,7 +298,8 @@ def prove(
 def expunge(
     before: Annotated[str, typer.Option(metavar="DATE|INSTANT", help="Entries made before it; a date begins at midnight UTC.", show_default=False)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many entries it would be.")] = False,
-    log: Url = LOG,
+    log: LogUrl = None,
+    data: Data = None,
     json: AsJson = False,
 ) -> None:
     """Erase old entries for good, at the end of their retention.
@@ -303,13 +313,13 @@ def expunge(
     if instant > now:
         raise Misuse("entries are only expunged before an instant that is past")
     if dry_run:
-        storage = open_storage(log, timeout=10)
+        storage = open_storage(log_at(data, log), timeout=10)
         try:
             found = find_old(storage, instant)
         finally:
             storage.close()
     else:
-        found = expunge_entries(log, instant, now, _caller())
+        found = expunge_entries(log_at(data, log), instant, now, _caller())
     if json:
         print_json({"before": iso(instant), "expunged": not dry_run, "segments": {one.segment: len(one.indexes) for one in found}})
         return

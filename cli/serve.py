@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from cli.edge import Misuse, command, say
+from cli.places import Data
 
 LOUD = """\
 *** OPEN: no authentication. Whoever reaches {url} may ask anything and change any record. ***
@@ -18,7 +19,7 @@ LOUD = """\
 @command
 def serve(
     pack: Annotated[Path | None, typer.Option(metavar="PACK", help="The folder of a pack, or a compiled pack.", show_default=False)] = None,
-    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where store, log and journal are, as SQLite files.", show_default=False)] = None,
+    data: Data = None,
     callers: Annotated[Path | None, typer.Option(metavar="FILE", help="Who may call.", show_default=False)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Serve without authentication, on loopback only.")] = False,
     create: Annotated[bool, typer.Option("--create", help="Make the store, the log and its key where they are not there.")] = False,
@@ -31,14 +32,11 @@ def serve(
     Every setting is an environment variable too (HABILIS_STORE, HABILIS_LOG, HABILIS_CALLERS ...); secrets belong there.
     """
     from api.server import serve as start
-    from api.settings import Settings
+    from api.settings import Settings, places
 
     said: dict[str, Any] = {"pack": pack, "callers": callers, "host": host, "port": port, "workers": workers, "open": open_ or None, "create": create or None}
-    if data is not None:
-        said |= {"store": f"sqlite:///{data}/consent.db", "log": f"sqlite:///{data}/decision-log", "journal": f"sqlite:///{data}/journal.db"}
-        said["log_key"] = data / "log-key.pem"
     try:
-        settings = Settings(**{name: value for name, value in said.items() if value is not None})
+        settings = Settings(**places(data, **said))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
