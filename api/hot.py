@@ -126,7 +126,7 @@ class Hot:
     # --- the steps ---
 
     def begin(self, head: Head) -> Told:
-        return Told(perf_counter(), self.runtime.telemetry.begin(head.path, head.parent))
+        return Told(perf_counter(), self.runtime.telemetry.begin(head.path, head.parent, head.headers))
 
     def tell(self, told: Told, head: Head, body: bytes, caller: Caller) -> None:
         """Decide, and fill in what is to be told and to be logged. Never raises. With a store that is a server away it waits for it."""

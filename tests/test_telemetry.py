@@ -87,6 +87,7 @@ def consent(server: api_server.Server) -> None:
         assert portal.post("/journal/v1/accesses", json=about | {"documents": several}).json()["decision"] is True
         thought = {"name": "grant_access", "properties": target(api_server.NURSE)}
         previewed = portal.post("/consent/v1/preview", json=about | {"viewer": professional(api_server.NURSE), "documents": several, "act": thought})
+        assert previewed.status_code == 200, (previewed.text, server.output())
         assert len(previewed.json()["documents"]) == 2
 
 
@@ -166,6 +167,40 @@ def test_nothing_that_is_exported_names_a_patient_a_person_a_document_or_a_reaso
     assert whole
     for word in (api_server.PATIENT, api_server.NURSE, "DOC-SECRET-NAME", "private reason", "KEY-store"):
         assert word.encode() not in whole
+
+
+STATES: dict[str, tuple[list[str], str | None]] = {
+    "one": (["vendor=t61rcWkgMzE"], "vendor=t61rcWkgMzE"),
+    "several headers are one list": (["a=1,b=2", "tenant@c=3"], "a=1,b=2,tenant@c=3"),
+    "a member that is none": (["a=1,PATIENT-279035121518989"], None),
+    "a key twice": (["a=1", "a=2"], None),
+    "32 members": ([",".join(f"k{n}=1" for n in range(32))], ",".join(f"k{n}=1" for n in range(32))),
+    "more members": ([",".join(f"k{n}=1" for n in range(33))], None),
+    "overlong": ([f"k{n}=" + "x" * 250 for n in range(33)], None),
+    "blank": ([""], None),
+    "no text": (["a=\xe9"], None),
+}
+"""What a caller's `tracestate` headers say, and what goes with the span and the answer."""
+
+
+def test_a_sampled_request_keeps_the_tracestate_of_its_caller_and_a_malformed_one_is_dropped(tmp_path: Path):
+    with collecting() as (address, got), api_server.serving(tmp_path, otlp=address, sampling="0.0000001") as server:
+        told = {}
+        with server.client() as client:
+            for path in ("/access/v1/evaluation", "/access/v1/search/action"):
+                for name, (states, _) in STATES.items():
+                    headers = [(b"traceparent", SAMPLED.encode()), *((b"tracestate", one.encode("latin-1")) for one in states)]
+                    answer = client.post(path, json=QUESTION, headers=headers)
+                    assert answer.status_code == 200
+                    told[answer.headers["traceparent"].split("-")[2]] = (name, answer.headers.get("tracestate"))
+            unsampled = client.post("/access/v1/evaluation", json=QUESTION, headers={"traceparent": UNSAMPLED, "tracestate": "a=1"})
+            untraced = client.post("/access/v1/evaluation", json=QUESTION, headers={"traceparent": "nonsense", "tracestate": "a=1"})
+            assert not {"traceparent", "tracestate"} & {*unsampled.headers, *untraced.headers}
+        server.stop()
+        assert len(told) == 2 * len(STATES)
+        assert {span.span_id.hex(): span.trace_state or None for span in spans(got)} == {id: state for id, (_, state) in told.items()}
+        assert [(name, state) for name, state in told.values() if state != STATES[name][1]] == []
+        assert "PATIENT-279035121518989" not in server.output()
 
 
 @pytest.mark.parametrize(
