@@ -279,14 +279,17 @@ def test_the_semantic_ends_the_evaluation_after_what_triggers_it(store: httpx.Cl
 def test_an_unknown_semantic_is_400(store: httpx.Client, semantic: Any) -> None:
     asked = several(YES, semantic="x")
     asked["options"]["evaluations_semantic"] = semantic
-    answer = store.post(SEVERAL, json=asked)
-    assert answer.status_code == 400 and "evaluations_semantic" in error_of(answer)
+    for items in (asked, {**asked, "evaluations": []}, {key: value for key, value in asked.items() if key != "evaluations"}):
+        answer = store.post(SEVERAL, json=items)
+        assert answer.status_code == 400 and "evaluations_semantic" in error_of(answer)
 
 
 def test_options_may_be_null_and_must_be_an_object(store: httpx.Client) -> None:
     assert decisions(store.post(SEVERAL, json=several(YES) | {"options": None})) == [True]
     assert decisions(store.post(SEVERAL, json=several(YES) | {"options": {"evaluations_semantic": None}})) == [True]
     assert store.post(SEVERAL, json=several(YES) | {"options": "execute_all"}).status_code == 400
+    assert store.post(SEVERAL, json=several() | {"options": {"evaluations_semantic": "execute_all"}}).json()["decision"] is True
+    assert store.post(SEVERAL, json=several() | {"options": "execute_all"}).status_code == 400
 
 
 def test_what_comes_after_the_trigger_is_neither_answered_nor_logged(server: Server, store: httpx.Client, small: httpx.Client) -> None:
