@@ -232,7 +232,8 @@ def _looking(made: Answer, pdp: Pdp, stores: Sequence[Filled], redis_url: str, s
             kind = filled.name.partition(",")[0]
             reads += _reads(pdp, filled, kind, None, stack, sizes)
             reads += _reads(pdp, filled, f"{kind} and Redis", redis_url, stack, sizes)
-            writes += _writes(pdp, filled, kind, stack, sizes)
+            writes += _writes(pdp, filled, kind, None, filled.asked[::2], stack, sizes)
+            writes += _writes(pdp, filled, f"{kind} and Redis", redis_url, filled.asked[1::2], stack, sizes)
         with ConsentStore(stores[0].url, pdp.pack.vocabulary, timeout=60.0) as store:
             folded = [(request, store.read(patient, now())[0]) for patient, request in stores[0].asked]
         reads.append(Contender(FOLDED, pdp.decide, shuffled_blocks(folded, list(shuffled(len(folded), sizes.blocks)), sizes.reads), star=True))
@@ -240,12 +241,13 @@ def _looking(made: Answer, pdp: Pdp, stores: Sequence[Filled], redis_url: str, s
         made.tables.append(_table("Changes, each durable when it returns", time_in_turns(writes, sizes.blocks).values()))
 
 
-def _reads(pdp: Pdp, filled: Filled, name: str, redis_url: str | None, stack: ExitStack, sizes: Sizes) -> list[Contender]:
-    def opened(memory: int) -> ConsentStore:
-        cache = RedisCache(redis_url, timeout=1.0) if redis_url else None
-        return stack.enter_context(ConsentStore(filled.url, pdp.pack.vocabulary, cache, timeout=60.0, memory=memory))
+def _opened(pdp: Pdp, filled: Filled, redis_url: str | None, stack: ExitStack, memory: int = 10_000_000) -> ConsentStore:
+    cache = RedisCache(redis_url, timeout=1.0) if redis_url else None
+    return stack.enter_context(ConsentStore(filled.url, pdp.pack.vocabulary, cache, timeout=60.0, memory=memory))
 
-    known, forgets = opened(10_000_000), opened(1)
+
+def _reads(pdp: Pdp, filled: Filled, name: str, redis_url: str | None, stack: ExitStack, sizes: Sizes) -> list[Contender]:
+    known, forgets = _opened(pdp, filled, redis_url, stack), _opened(pdp, filled, redis_url, stack, memory=1)
     for patient, request in filled.asked:
         for store in (known, forgets):
             pdp.decide(request, store.read(patient, now())[0])  # at hand; and in Redis, where there is one
@@ -259,9 +261,12 @@ def _reads(pdp: Pdp, filled: Filled, name: str, redis_url: str | None, stack: Ex
     ]
 
 
-def _writes(pdp: Pdp, filled: Filled, name: str, stack: ExitStack, sizes: Sizes) -> list[Contender]:
-    store = stack.enter_context(ConsentStore(filled.url, pdp.pack.vocabulary, timeout=60.0))
-    patients, numbers = [patient for patient, _ in filled.asked], count()
+def _writes(
+    pdp: Pdp, filled: Filled, name: str, redis_url: str | None, asked: Sequence[tuple[str, Request]], stack: ExitStack, sizes: Sizes
+) -> list[Contender]:  # fmt: skip
+    """Changes to the records of those who are `asked` about, whom no other contender changes: so that none has to read what another wrote."""
+    store = _opened(pdp, filled, redis_url, stack)
+    patients, numbers = [patient for patient, _ in asked], count()
     him = {"target": {"type": "professional", "id": "10000000017"}}
     stranger = Entity("patient", national(filled.patients))
     granted = [Request(Entity("patient", one), Action("grant_access", him), Entity("record", one), {"purpose": "care"}) for one in patients]
