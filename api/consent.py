@@ -87,7 +87,7 @@ async def who_has_access(body: Asked, request: Request, runtime: RuntimeOf, call
     if not look.permits(0):
         return told
     vocabulary = look.live.pdp.pack.vocabulary
-    several = access_list(look.answers[0].record, _naming_who_asks(vocabulary))
+    several = access_list(look.answers[0].record, vocabulary, _naming_who_asks(vocabulary))
     return {**told, "access_list": [_named(one, vocabulary.time_zone) for one in several]}
 
 

@@ -147,11 +147,21 @@ def block(
     _do(open_desk(store_at(data, store), pack, directory), "block", patient, f"professional:{professional}", None, who, given, lang, json)
 
 
-@app.command(epilog=_examples("mask 279035121518989 document.json"))
+Masked = Annotated[Path | None, typer.Argument(metavar="[FILE|-]", help="The document, as JSON.", show_default=False)]
+OfStructure = Annotated[str | None, typer.Option("--structure", metavar="ID", help="All that this structure deposited.", show_default=False)]
+Since = Annotated[str | None, typer.Option("--from", metavar="DATE", help="All that was deposited from this day or instant on.", show_default=False)]
+Until = Annotated[str | None, typer.Option("--until", metavar="DATE", help="All that was deposited up to this day, or instant.", show_default=False)]
+STAY = "{} 279035121518989 --structure 750000010 --from 2026-03-01 --until 2026-03-09"
+
+
+@app.command(epilog=_examples("mask 279035121518989 document.json", STAY.format("mask")))
 @command
 def mask(
     patient: Patient,
-    document: Annotated[Path, typer.Argument(metavar="FILE|-", help="The document, as JSON.", show_default=False)],
+    document: Masked = None,
+    structure: OfStructure = None,
+    since: Since = None,
+    until: Until = None,
     who: Who = None,
     given: Given = None,
     directory: DirectoryFile = None,
@@ -161,8 +171,41 @@ def mask(
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
-    """Mask a document from professionals."""
-    _do(open_desk(store_at(data, store), pack, directory), "mask", patient, None, document, who, given, lang, json)
+    """Mask a document from professionals, or all that a structure deposited, or all of some days; with both, a hospital stay."""
+    action, target, more = _masking("mask", document, structure, since, until)
+    _do(open_desk(store_at(data, store), pack, directory), action, patient, target, document, who, [*(given or ()), *more], lang, json)
+
+
+@app.command(epilog=_examples("unmask 279035121518989 document.json", STAY.format("unmask")))
+@command
+def unmask(
+    patient: Patient,
+    document: Masked = None,
+    structure: OfStructure = None,
+    since: Since = None,
+    until: Until = None,
+    who: Who = None,
+    given: Given = None,
+    directory: DirectoryFile = None,
+    store: StoreUrl = None,
+    data: Data = None,
+    pack: PackOption = Path(PACK),
+    lang: Language = None,
+    json: AsJson = False,
+) -> None:
+    """End the mask that was said in these very words, and no other."""
+    action, target, more = _masking("unmask", document, structure, since, until)
+    _do(open_desk(store_at(data, store), pack, directory), action, patient, target, document, who, [*(given or ()), *more], lang, json)
+
+
+def _masking(word: str, document: Path | None, structure: str | None, since: str | None, until: str | None) -> tuple[str, str | None, list[str]]:
+    """The action, its target and what else it says: of one document, or of all that some of the options name together."""
+    dates = [f"action.target.{bound}={date}" for bound, date in (("from", since), ("until", until)) if date is not None]
+    if (document is None) is not bool(structure is not None or dates):
+        raise Misuse(f"{word} one document, FILE, or many, by --structure, --from and --until")
+    if dates:
+        return f"{word}_documents", None, ["action.target.type=deposited", *dates, *([f"action.structure={structure}"] if structure is not None else [])]
+    return (word, None, []) if structure is None else (f"{word}_documents", f"structure:{structure}", [])
 
 
 def _do(
@@ -269,7 +312,7 @@ def list_access(
     check_patient(desk.pdp.pack, patient)
     instant = _instant(at)
     record = desk.store.as_of(patient, instant, known_at=instant) if at else desk.store.read(patient, instant)[0]
-    several = access_list(record, [kind for kind in desk.pdp.pack.vocabulary.kinds])
+    several = access_list(record, desk.pdp.pack.vocabulary, desk.pdp.pack.vocabulary.kinds)
     if json:
         zone = desk.zone
         print_json([{"type": a.form, "id": a.who, "kind": a.kind, "until": _when(a.end, zone), "via": a.via, "recorded_by": a.recorded_by} for a in several])

@@ -6,7 +6,7 @@ Total: whatever the request holds, every fact has a value, and an input that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from engine.calendar import deadline, parse_instant
@@ -92,32 +92,42 @@ def _coded(fact: Fact, value: Any, codes: Mapping[str, Value], otherwise: Value,
     return codes.get(value, otherwise) if isinstance(value, str) else fact.unknown
 
 
+Claim: TypeAlias = bool | None
+"""Whether something is so; nothing when an input that would tell is absent."""
+
+
 def _held(fact: Fact, form: Held, request: Request, record: Record) -> Value:
-    """True when a statement aims at `of`. An absent input gives `absent` when a statement might have aimed at it, otherwise false."""
-    statements = [s for s in (record.ended if form.ended else record.in_force) if s.kind == form.kind and _fits(s, form, request)]
-    doubt = False
+    """True when a statement is about this request. An absent input gives `absent` when one might be, otherwise false."""
+    known = record.ended if form.ended else record.in_force
+    found = _any([_all([_fits(s, form, request), _aims(s, form, request, record)]) for s in known if s.kind == form.kind])
+    return fact.absent if found is None else found
+
+
+def _all(claims: Collection[Claim]) -> Claim:
+    return False if False in claims else None if None in claims else True
+
+
+def _any(claims: Collection[Claim]) -> Claim:
+    return True if True in claims else None if None in claims else False
+
+
+def _fits(statement: Statement, form: Held, request: Request) -> Claim:
+    """Whether a statement has the properties asked for, and its own words where it is narrowed."""
+    asked = [(statement.has(key), {wanted} if isinstance(wanted, str) else _identifiers(wanted, request)) for key, wanted in form.where]
+    narrowed = [(statement.has(key), _identifiers(path, request)) for key, path in form.narrowed if statement.has(key) is not None]
+    return _all([word is not None and _hits(word, inputs) for word, inputs in (*asked, *narrowed)])
+
+
+def _aims(statement: Statement, form: Held, request: Request, record: Record) -> Claim:
+    """Whether a statement aims at one of the inputs, or at a group that one of them is in."""
+    claims: list[Claim] = []
     for shape, path in form.of:
-        aimed = [s.target[1] for s in statements if s.target[0] == shape]
-        if path is None:
-            if aimed:
-                return True
-            continue
-        inputs = _identifiers(path, request)
-        if any(_hits(value, one) for value in aimed for one in inputs):
-            return True
-        if form.via and any(s.target in _groups(form, shape, inputs, record) for s in statements):
-            return True
-        doubt |= (bool(aimed) and not inputs) or any(not _readable(value, one) for value in aimed for one in inputs)
-    return fact.absent if doubt else False
-
-
-def _fits(statement: Statement, form: Held, request: Request) -> bool:
-    """Whether a statement has the properties asked for."""
-    for key, wanted in form.where:
-        words = {wanted} if isinstance(wanted, str) else _identifiers(wanted, request)
-        if statement.has(key) not in words:
-            return False
-    return True
+        inputs = _identifiers(path, request) if path else set()
+        if statement.target[0] == shape:
+            claims.append(path is None or _hits(statement.target[1], inputs))
+        if form.via:
+            claims.append(statement.target in _groups(form, shape, inputs, record))
+    return _any(claims)
 
 
 def _groups(form: Held, shape: str, inputs: set[str], record: Record) -> set[Target]:
@@ -126,15 +136,14 @@ def _groups(form: Held, shape: str, inputs: set[str], record: Record) -> set[Tar
     return {(form.group, s.has(form.group)) for s in members}
 
 
-def _hits(value: Any, one: str) -> bool:
+def _hits(value: Any, inputs: set[str]) -> Claim:
+    """Whether a word is one of the inputs, or one of them an instant of an interval."""
+    if not inputs:
+        return None
     if not isinstance(value, tuple):
-        return value == one
-    instant = parse_instant(one)
-    return instant is not None and value[0] <= instant < value[1]
-
-
-def _readable(value: Any, one: str) -> bool:
-    return not isinstance(value, tuple) or parse_instant(one) is not None
+        return value in inputs
+    instants = map(parse_instant, inputs)
+    return _any([None if instant is None else value[0] <= instant < value[1] for instant in instants])
 
 
 def _elapsed(fact: Fact, form: Elapsed, request: Request, record: Record, at: float) -> Value:

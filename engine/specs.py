@@ -191,6 +191,7 @@ class HeldSpec(FactSpec):
     kind: str
     of: Annotated[dict[str, str], Field(min_length=1)] | Literal["everybody"]
     where: dict[str, str] = Field(default={}, alias="with")
+    narrowed: dict[str, str] = {}
     via: str | None = None
     ended: bool = False
 
@@ -232,6 +233,7 @@ class KindSpec(Spec):
     targets: list[str] = Field(min_length=1)
     intervals: list[str] = []
     properties: list[str] = []
+    narrows: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     ends: list[str] = []
     group: str | None = None
 

@@ -16,6 +16,10 @@ Value: TypeAlias = bool | str
 """A value of a fact: true or false, or one of the words that the fact declares."""
 
 
+NEVER = "never"
+"""The first step of a path that leads nowhere: it is no part of a request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """Where an input is: `subject.profession`, `action.target.id`, `record.identity.birth_date`.
@@ -66,8 +70,8 @@ class Held:
     """A directive of `kind` is in force (or, `ended`, once was) whose target is `of`.
 
     `of` maps a form of target to the input compared with it; `everybody` alone stands for a directive that aims at nobody in particular. `where` are
-    properties that
-    the directive must have: a constant, or a path of the request. `via` names the kind of membership directives that put the target in a `group`.
+    properties that the directive must have: a constant, or a path of the request. `narrowed` are those that it may have, each a path of the request: a
+    directive that has one holds only where the input is that very word. `via` names the kind of membership directives that put the target in a `group`.
     """
 
     kind: str
@@ -76,6 +80,7 @@ class Held:
     via: str | None = None
     group: str = ""
     ended: bool = False
+    narrowed: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,10 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of directive: the forms of its target, its properties, the kinds it withdraws, the property that names a group, the forms that are intervals."""
+    """A kind of directive: the forms of its target, its properties, the kinds it withdraws, the property that names a group, the forms that are intervals.
+
+    `narrows` maps a property to the forms of target that it narrows: with it, a directive holds for less.
+    """
 
     name: str
     targets: tuple[str, ...]
@@ -162,6 +170,7 @@ class Kind:
     ends: tuple[str, ...] = ()
     group: str | None = None
     intervals: tuple[str, ...] = ()
+    narrows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

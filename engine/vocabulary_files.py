@@ -5,7 +5,7 @@ Resolves what the file leaves to be looked up: aliases of paths, settings, code 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from engine.consent.directives import OWN
@@ -24,19 +24,18 @@ from engine.specs import (
     GivenSpec,
     GridSpec,
     HeldSpec,
+    KindSpec,
     MemberSpec,
     SameSpec,
     Scalar,
     SettingTest,
     VocabularySpec,
 )  # fmt: skip
-from engine.vocabulary import Act, Cell, Coded, Elapsed, Fact, Form, Given, Grid, Held, Kind, Member, Path, Same, Value, Vocabulary
+from engine.vocabulary import NEVER, Act, Cell, Coded, Elapsed, Fact, Form, Given, Grid, Held, Kind, Member, Path, Same, Value, Vocabulary
 
 FILE = "vocabulary.toml"
 OBJECTS = ("subject", "action", "resource", "context", "consent", "matrix")
 INPUTS = ("subject", "action", "resource", "context")
-NEVER = "never"
-"""The first step of a path that leads nowhere: it is no part of a request."""
 
 
 def build_vocabulary(spec: VocabularySpec, settings: Mapping[str, Scalar], zone: str, files: Mapping[str, bytes], found: list[Diagnostic]) -> Vocabulary:
@@ -50,7 +49,7 @@ class _Builder:
     def __init__(self, spec: VocabularySpec, settings: Mapping[str, Scalar], zone: str, files: Mapping[str, bytes], found: list[Diagnostic]):
         self.spec, self.settings, self.zone, self.files, self.found = spec, settings, zone, files, found
         self.actions = {action: about for about, actions in spec.actions.items() for action in actions}
-        self.kinds = {name: Kind(name, tuple(k.targets), tuple(k.properties), tuple(k.ends), k.group, tuple(k.intervals)) for name, k in spec.kind.items()}
+        self.kinds = {name: _kind(name, one) for name, one in spec.kind.items()}
         self.lists = {name: self.sheet(one.file, ()) for name, one in spec.code_list.items()}
         self.grids = {name: self.grid(name, one) for name, one in spec.grid.items()}
 
@@ -142,6 +141,17 @@ class _Builder:
             for key in kind.properties:
                 if key in OWN:
                     self.report("property-name", f"every directive has `{key}`: it cannot be a property", ("kind", name, "properties"), "give it another name")
+            for key, forms in kind.narrows.items():
+                if key not in kind.properties:
+                    help = suggest(key, kind.properties) or "`narrows` names some of the kind's `properties`"
+                    self.report("property-unknown", f"a directive of kind `{name}` has no `{key}`", ("kind", name, "narrows"), help)
+                for form in forms:
+                    if form not in kind.targets:
+                        message = f"a directive of kind `{name}` has no target `{form}`"
+                        self.report("target-unknown", message, ("kind", name, "narrows"), _close(form, kind.targets))
+            if kind.group and kind.narrows:
+                help = "whoever is in a group is in it for everything"
+                self.report("property-narrows", f"a directive of kind `{name}` puts somebody in a group: nothing narrows it", ("kind", name, "narrows"), help)
             if kind.group and kind.group not in kind.properties:
                 help = suggest(kind.group, kind.properties) or "`group` names one of the kind's `properties`"
                 self.report("property-unknown", f"a directive of kind `{name}` has no `{kind.group}`", ("kind", name, "group"), help)
@@ -369,7 +379,24 @@ class _Builder:
             wanted = self.path(word[1:], (*where, "with")) if word.startswith("@") else word
             if wanted is not None:
                 conditions.append((key, wanted))
-        return Held(spec.kind, tuple(of), tuple(conditions), spec.via, group, spec.ended)
+        narrowed = self.narrowed(spec, kind, {*shapes, group}, where)
+        return Held(spec.kind, tuple(of), tuple(conditions), spec.via, group, spec.ended, narrowed)
+
+    def narrowed(self, spec: HeldSpec, kind: Kind, shapes: Set[str], where: tuple[str, ...]) -> tuple[tuple[str, Path], ...]:
+        """The inputs that narrow a kind's directives. INVARIANT: no fact takes a directive that is narrowed for one that is not."""
+        made: list[tuple[str, Path]] = []
+        for key, text in spec.narrowed.items():
+            if key not in kind.narrows:
+                help = suggest(key, kind.narrows) or "its kind declares " + (f"that {_list(kind.narrows)} does" if kind.narrows else "nothing that does")
+                self.report("property-narrows", f"`{key}` does not narrow a directive of kind `{spec.kind}`", (*where, "narrowed"), help)
+            path = self.path(text, (*where, "narrowed"))
+            if path is not None:
+                made.append((key, path))
+        for key, forms in kind.narrows.items():
+            if key not in spec.narrowed and not shapes.isdisjoint(forms):
+                message = f"a directive of kind `{spec.kind}` may be narrowed by `{key}`, and this fact takes no notice"
+                self.report("property-narrows", message, where, f'write narrowed = {{ {key} = "resource.{key}" }}, say')
+        return tuple(made)
 
     def elapsed(self, spec: ElapsedSpec, where: tuple[str, ...]) -> Form | None:
         since = self.path(spec.since, (*where, "since"), of_record=True)
@@ -469,6 +496,11 @@ class _Builder:
             message = f"`{grid.file}` has no column `{spec.column_is}`"
             self.report("column-missing", message, (*where, "column_is"), _close(spec.column_is or "", grid.columns))
         return (Cell(grid, row, column, codes, spec.column_is, letters) if row else None), values
+
+
+def _kind(name: str, spec: KindSpec) -> Kind:
+    narrows = {key: tuple(forms) for key, forms in spec.narrows.items()}
+    return Kind(name, tuple(spec.targets), tuple(spec.properties), tuple(spec.ends), spec.group, tuple(spec.intervals), narrows)
 
 
 def _stand_in(name: str, spec: AnyFact) -> Fact:

@@ -90,12 +90,15 @@ INPUTS = (
     "context.mode", "context.flag", "action.target.id", "incoming.owner",
 )  # fmt: skip
 KINDS = {
-    "grant": {"targets": ["person", "team", "everybody"], "properties": ["by"]},
+    "grant": {
+        "targets": ["person", "team", "everybody"], "properties": ["by", "shelf", "mode"],
+        "narrows": {"shelf": ["person", "team", "everybody"], "mode": ["team"]},
+    },
     "ban": {"targets": ["person"], "ends": ["grant"]},
     "member": {"targets": ["person"], "properties": ["team"], "group": "team"},
-    "seal": {"targets": ["item", "made", "everybody"], "intervals": ["made"]},
+    "seal": {"targets": ["item", "made", "everybody"], "intervals": ["made"], "properties": ["owner"], "narrows": {"owner": ["made", "everybody"]}},
     "birth": {"targets": ["everybody"], "properties": ["day"]},
-}
+}  # fmt: skip
 SETTINGS = {"strict": {"value": True}, "tone": {"value": "y", "choices": list(WORDS)}, "delay": {"value": 3, "unit": "days"}}
 
 
@@ -142,7 +145,9 @@ _words = {"absent": st.sampled_from(WORDS), "unknown": st.sampled_from(WORDS)}
 _letter = st.one_of(st.booleans(), st.just({"condition": "when_one"}), st.just({"condition": "when_two"}), st.just({"setting": "tone", "is": "y"}))
 _several = st.lists(st.sampled_from(WORDS), min_size=1, max_size=2, unique=True)
 _SEALED = {"item": "resource.id", "made": "resource.made", "everybody": "everybody"}
-_held = {"form": st.just("held"), "kind": st.just("grant"), "absent": st.booleans()}
+_narrowed = st.fixed_dictionaries({"shelf": st.sampled_from(["resource.shelf", "incoming.owner"]), "mode": st.sampled_from(["context.mode", "subject.roles"])})
+_held = {"form": st.just("held"), "kind": st.just("grant"), "absent": st.booleans(), "narrowed": _narrowed}
+_owned = st.sampled_from([{"owner": "resource.owner"}, {"owner": "action.target.id"}])
 _held_of = st.sampled_from([
     {"person": "subject.id"}, {"team": "subject.team"}, {"person": "action.target.id"}, {"person": "subject.id", "team": "subject.team"},
     {"person": "incoming.owner", "everybody": "everybody"},
@@ -161,10 +166,10 @@ FORMS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "same": st.fixed_dictionaries({"form": st.just("same"), "of": st.tuples(_paths, _paths), "absent": st.booleans()}),
     "member": st.fixed_dictionaries({"form": st.just("member"), "of": _paths, "in": _several, "several": st.booleans(), **_truth}),
     "held": st.fixed_dictionaries({**_held, "of": _held_of, "ended": st.booleans()}),
-    "held with": st.fixed_dictionaries({**_held, "of": _held_of, "with": st.sampled_from([{"by": "ann"}, {"by": "@subject.id"}])}),
+    "held with": st.fixed_dictionaries({**_held, "of": _held_of, "with": st.sampled_from([{"by": "ann"}, {"by": "@subject.id"}, {"by": "@context.mode"}])}),
     "held via": st.fixed_dictionaries({**_held, "of": _held_of, "via": st.just("member")}),
-    "held seal": st.fixed_dictionaries({**_held, "kind": st.just("seal"), "of": st.just(_SEALED)}),
-    "held ban": st.fixed_dictionaries({**_held, "kind": st.just("ban"), "of": st.just({"person": "subject.id"})}),
+    "held seal": st.fixed_dictionaries({**_held, "kind": st.just("seal"), "of": st.just(_SEALED), "narrowed": _owned, "ended": st.booleans()}),
+    "held ban": st.fixed_dictionaries({**_held, "kind": st.just("ban"), "of": st.just({"person": "subject.id"}), "narrowed": st.just({})}),
     "elapsed": st.fixed_dictionaries(
         {"form": st.just("elapsed"), "since": st.sampled_from(["resource.made", "record.birth.day", "record.birth.from", "record.ban.until"]),
          "at_least": st.sampled_from([{"days": "delay"}, {"months": 1}, {"years": 18}]), "absent": st.booleans()}
@@ -238,7 +243,7 @@ def known_words(pack: Pack) -> dict[str, list[str]]:
             case Held():
                 for shape, path in fact.form.of:
                     add(path, INSTANTS if shape in ("deposited", "made") else PEOPLE)
-                for _, wanted in fact.form.where:
+                for _, wanted in (*fact.form.where, *fact.form.narrowed):
                     add(wanted, PEOPLE)
             case Elapsed(since):
                 add(since, INSTANTS)
@@ -273,8 +278,8 @@ def _paths_in(form: Form) -> list[Path]:
             found = [left, right]
         case Cell(_, row, column):
             found = [row, column]
-        case Held(_, of, where):
-            found = [*(path for _, path in of), *(wanted for _, wanted in where)]
+        case Held(_, of, where, narrowed=narrowed):
+            found = [*(path for _, path in of), *(wanted for _, wanted in (*where, *narrowed))]
     return [path for path in found if isinstance(path, Path)]
 
 
@@ -339,7 +344,9 @@ def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrat
 
     @st.composite
     def stated(draw: st.DrawFn) -> dict[str, Any]:
-        made = {"kind": name, "target": draw(st.one_of(targets)), **{key: draw(words) for key, words in properties.items()}}
+        made = {"kind": name, "target": draw(st.one_of(targets))}
+        shape = "everybody" if made["target"] is MISSING else next(iter(made["target"]))
+        made |= {key: draw(words) for key, words in properties.items() if shape in kind.narrows.get(key, (shape,))}
         if withdrawals and draw(st.integers(0, 4)) == 0:
             made["withdraw"] = True
         elif draw(st.booleans()):
@@ -352,13 +359,14 @@ def directive(pack: Pack, name: str, withdrawals: bool = True) -> st.SearchStrat
 
 
 def one_of_each(pack: Pack, kinds: Iterable[str]) -> list[dict[str, Any]]:
-    """A directive of each of these kinds for each form of its target, aimed at the first word of each."""
+    """A directive of each of these kinds for each form of its target, aimed at the first word of each, and one for whatever narrows it."""
     made = []
     for kind in (pack.vocabulary.kinds[name] for name in kinds):
         for shape in kind.targets:
             aimed: Any = {"from": INSTANTS[-1]} if shape in kind.intervals else min(aims(pack).get(shape) or PEOPLE)
             one = {"kind": kind.name, "target": {shape: True if shape == "everybody" else aimed}}
             made.append(one | {kind.group: PEOPLE[0]} if kind.group else one)
+            made += [made[-1] | {key: PEOPLE[0]} for key, forms in kind.narrows.items() if shape in forms]
     return made
 
 
@@ -366,6 +374,8 @@ def _properties(pack: Pack, key: str, required: bool) -> list[Any]:
     """What a directive's property may hold: what facts ask for, people, days; nothing, where it may be left out."""
     held = [fact.form.where for fact in pack.vocabulary.facts.values() if isinstance(fact.form, Held)]
     words = [wanted for where in held for name, wanted in where if name == key and isinstance(wanted, str)]
+    if any(key in kind.narrows for kind in pack.vocabulary.kinds.values()):
+        return [*PEOPLE, MISSING, MISSING]
     days = ["2008-11-21", "2008-11-22", "1980-02-29", INSTANTS[0], "no day"]
     return [*words, *PEOPLE] if required else [*words, *PEOPLE[: len(words)], *([] if words else [*PEOPLE, *days]), MISSING]
 

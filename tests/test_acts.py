@@ -24,6 +24,7 @@ from engine.errors import RequestError
 from engine.pack import load_pack
 from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity, Request
+from engine.service import check_read
 
 FOLDER = Path(__file__).parent.parent / "policies"
 PDP = load_pdp(FOLDER)
@@ -130,6 +131,10 @@ def at(form: str, id: Any, **more: Any) -> dict[str, Any]:
 
 
 DOCTOR_, PHYSICIAN_ = at("professional", DOCTOR), at("professional", DOCTOR, profession="G15_10")
+
+
+STAYED = {"from": "2026-11-18", "until": "2026-11-20"}
+STAY = {"type": "deposited", **STAYED}
 
 
 def reads(subject: Entity = PHYSICIAN, resource: Entity = REPORT, **context: Any) -> Request:
@@ -294,6 +299,15 @@ CASES = {
     "mask_documents of a time of deposit": Case(
         ask(HOLDER, "mask_documents", target={"type": "deposited", "from": "2026-11-18", "until": "2026-11-20"}), (OPEN, AUTHORISED),
         ({"kind": "mask", "target": {"deposited": {"from": "2026-11-18", "until": "2026-11-20"}}},), reads(), "R18", "R09", restrictive=True,
+    ),
+    "mask_documents of a stay": Case(
+        ask(HOLDER, "mask_documents", target=STAY, structure=CLINIC), (OPEN, AUTHORISED),
+        ({"kind": "mask", "target": {"deposited": STAYED}, "structure": CLINIC},), reads(), "R18", "R09", restrictive=True,
+    ),
+    "unmask_documents of a stay": Case(
+        ask(HOLDER, "unmask_documents", target=STAY, structure=CLINIC),
+        (OPEN, AUTHORISED, {"kind": "mask", "target": {"deposited": STAYED}, "structure": CLINIC}),
+        ({"kind": "mask", "withdraw": True, "target": {"deposited": STAYED}, "structure": CLINIC},), reads(), "R09", "R18",
     ),
     "mask_documents, every one": Case(
         ask(HOLDER, "mask_documents", target={"type": "everybody"}), (OPEN, AUTHORISED), ({"kind": "mask"},), reads(), "R18", "R09", restrictive=True
@@ -586,6 +600,51 @@ def test_a_target_that_is_none_is_refused_by_the_policy_or_an_error(target: Any)
             assert len(store.kept[PATIENT]) == 1
 
 
+NARROWED: dict[str, tuple[dict[str, Any], Any, str]] = {
+    "of a structure": (
+        at("structure", CLINIC), HOSPITAL,
+        ".structure: narrows a target `deposited`, and this one is `structure` (leave it out, or aim at what it narrows)",
+    ),
+    "of every document": (
+        at("everybody", None), CLINIC, ".structure: narrows a target `deposited`, and this one is `everybody` (leave it out, or aim at what it narrows)",
+    ),
+    "of a structure whose check digit is wrong": (
+        STAY, "750000018", "action.structure: is not an identifier of a structure: its check digits do not fit the others (the FINESS: 9 characters)",
+    ),
+    "of a person's": (STAY, DOCTOR, "action.structure: is not written like an identifier of a structure (the FINESS: 9 characters)"),
+    "of no text": (STAY, 750000028, "action.structure: must be one identifier, as text (the FINESS: 9 characters)"),
+    "of a blank one": (STAY, " ", "action.structure: is not written like an identifier of a structure (the FINESS: 9 characters)"),
+    "of two": (STAY, [CLINIC, HOSPITAL], ".structure: must be text that is not blank"),
+    "of none of several": (STAY, [], ".structure: must be text that is not blank"),
+}
+
+
+@pytest.mark.parametrize(("target", "structure", "expected"), NARROWED.values(), ids=NARROWED)
+@pytest.mark.parametrize("action", ["mask_documents", "unmask_documents"])
+def test_a_stay_that_makes_no_sense_is_an_error_and_nothing_is_written(action: str, target: Any, structure: Any, expected: str):
+    """INVARIANT: what narrows an act is never left out of it, which would then be wider than it was meant."""
+    store = Memory(OPEN)
+    with pytest.raises(RequestError) as caught:
+        perform(PDP, store, ask(HOLDER, action, target=target, structure=structure), NOW, Conflict)
+    assert str(caught.value) == (f"the directive `mask` of `{action}`{expected}" if expected.startswith(".") else expected)
+    assert len(store.kept[PATIENT]) == 1
+
+
+def test_unmasking_ends_the_mask_that_was_said_in_these_very_words_and_no_other():
+    others = {"structure": HOSPITAL}, {}, {"structure": CLINIC}
+    for ended in others:
+        store = Memory(OPEN, *({"kind": "mask", "target": {"deposited": STAYED}} | one for one in others))
+        assert perform(PDP, store, ask(HOLDER, "unmask_documents", target=STAY, **ended), NOW, Conflict).answer.permitted
+        masks = [one for one in store.read(PATIENT, NOW)[0].in_force if one.kind == "mask"]
+        assert [one.directive.properties for one in masks] == [one for one in others if one != ended]
+
+
+def test_a_structure_beside_an_act_that_has_none_is_read_by_nobody():
+    with pytest.raises(RequestError, match=r"^action\.structure: is read by nothing when `grant_access` is asked for"):
+        check_read(PDP.pack, ask(HOLDER, "grant_access", target=DOCTOR_, structure=CLINIC))
+    check_read(PDP.pack, ask(HOLDER, "mask_documents", target=STAY, structure=CLINIC))
+
+
 def test_a_professional_who_names_himself_among_others_removes_nobody():
     store = Memory(OPEN, AUTHORISED, {"kind": "authorisation", "target": {"professional": OTHER}})
     with pytest.raises(RequestError, match="must be one identifier"):
@@ -748,10 +807,11 @@ def test_the_access_list_names_people_structures_and_the_members_of_teams():
             {**TREATING, "recorded_by": DESK},
             {"kind": "equal_rights", "target": {"professional": OTHER}, "until": "2026-11-20T00:00:00Z"},
             {"kind": "block", "target": {"professional": OTHER}},
+            {"kind": "mask", "target": {"deposited": STAYED}, "structure": CLINIC},
         ],
         NOW,
     )
-    assert access_list(record, KINDS) == [
+    assert access_list(record, PDP.pack.vocabulary, KINDS) == [
         Access("professional", DOCTOR, "authorisation", instant("2026-11-01T00:00:00Z"), instant("2026-12-01T00:00:00Z"), "", PATIENT),
         Access("structure", CLINIC, "authorisation", -FOREVER, FOREVER, "", PATIENT),
         Access("team", HOSPITAL, "care_team_consent", -FOREVER, instant("2027-01-01T00:00:00Z"), "", HOSPITAL),
@@ -759,16 +819,22 @@ def test_the_access_list_names_people_structures_and_the_members_of_teams():
         Access("professional", NURSE, "care_team_consent", -FOREVER, instant("2026-11-30T00:00:00Z"), f"team {HOSPITAL}", HOSPITAL),
         Access("professional", DOCTOR, "treating_physician", -FOREVER, FOREVER, "", DESK),
     ]
-    assert [one.who for one in access_list(record, ["block"])] == [OTHER]
+    assert [one.who for one in access_list(record, PDP.pack.vocabulary, ["block"])] == [OTHER]
+
+
+def test_what_names_a_structure_beside_its_target_is_no_member_of_it():
+    stay = {"kind": "mask", "target": {"deposited": STAYED}, "structure": CLINIC}
+    record = PDP.fold([OPEN, {"kind": "authorisation", "target": {"structure": CLINIC}}, stay], NOW)
+    assert [(one.form, one.who) for one in access_list(record, PDP.pack.vocabulary, PDP.pack.vocabulary.kinds)] == [("structure", CLINIC)]
 
 
 def test_whoever_is_excluded_or_withdrawn_leaves_the_access_list():
     store = Memory(OPEN, TEAM, MEMBER, AUTHORISED, {"kind": "authorisation", "target": {"structure": CLINIC}})
     perform(PDP, store, ask(HOLDER, "revoke_access", target=DOCTOR_), NOW, Conflict)
     perform(PDP, store, ask(HOLDER, "revoke_access", target=at("structure", CLINIC)), NOW, Conflict)
-    assert [(one.form, one.who) for one in access_list(store.read(PATIENT, NOW)[0], KINDS)] == [("team", HOSPITAL)]
+    assert [(one.form, one.who) for one in access_list(store.read(PATIENT, NOW)[0], PDP.pack.vocabulary, KINDS)] == [("team", HOSPITAL)]
     perform(PDP, store, ask(HOLDER, "withdraw_care_team_consent", target=at("team", HOSPITAL)), NOW, Conflict)
-    assert access_list(store.read(PATIENT, NOW)[0], KINDS) == []
+    assert access_list(store.read(PATIENT, NOW)[0], PDP.pack.vocabulary, KINDS) == []
 
 
 def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

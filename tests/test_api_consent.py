@@ -127,6 +127,43 @@ def test_a_refused_act_writes_nothing(server: Server, desk: httpx.Client, kept: 
     assert (refused.act.id, refused.act.decision, refused.act.told["done"]) == (answer.json()["context"]["id"], "refuse", False)
 
 
+def test_a_stay_is_masked_previewed_and_unmasked(server: Server, desk: httpx.Client, portal: httpx.Client, store: httpx.Client, kept: ConsentStore) -> None:
+    """What one structure deposited in an interval: of these documents, and of those of which nobody knows the structure; no others."""
+    days = {"from": "2026-10-10", "until": "2026-10-20"}
+    stay = {"target": {"type": "deposited", **days}, "structure": TEAM}
+    within, after = "2026-10-12T09:00:00+02:00", "2026-10-21T09:00:00+02:00"
+    several = [
+        document("DOC-STAY", structure=TEAM, deposited=within), document("DOC-AFTER", structure=TEAM, deposited=after),
+        document("DOC-ELSEWHERE", structure="750000028", deposited=within), document("DOC-NOWHERE", structure=None, deposited=within),
+    ]  # fmt: skip
+    act(desk, patient(), "grant_access", **target(NURSE))
+
+    def seen() -> list[bool]:
+        return [store.post(ONE, json=question(professional(NURSE), resource=one)).json()["decision"] for one in several]
+
+    assert seen() == [True, True, True, True]
+    before = everything(kept)
+    thought = about(viewer=professional(NURSE), viewer_context=CARE, documents=several, act={"name": "mask_documents", "properties": stay})
+    assert [one["then"]["decision"] for one in portal.post(PREVIEW, json=thought).json()["documents"]] == [False, True, True, False]
+    misspelt = thought | {"act": {"name": "mask_documents", "properties": {"target": stay["target"], "structur": TEAM}}}
+    assert portal.post(PREVIEW, json=misspelt).json().startswith("action.structur: is read by nothing")
+    for wrong in ({"structure": "750000018"}, {"structure": [TEAM, "750000028"]}, {"target": target(TEAM, "structure")["target"]}):
+        answer = desk.post(ACTS, json=asked(patient(), "mask_documents", context=CARE, **{**stay, **wrong}))
+        assert answer.status_code == 400 and ("structure: " in answer.json()), wrong
+    assert everything(kept) == before
+    told = act(desk, patient(), "mask_documents", **stay)
+    assert [(one["target"], one["structure"]) for one in told["directives"]] == [({"deposited": days}, TEAM)]
+    assert logged(server, "act", id=told["context"]["id"])[0]["action"]["properties"] == stay
+    assert seen() == [False, True, True, False]
+    act(desk, patient(), "unmask_documents", target=stay["target"])
+    assert seen() == [False, True, True, False]
+    assert [one["structure"] for one in portal.post(HISTORY, json=about(kind="mask")).json()["history"] if "structure" in one] == [TEAM]
+    assert TEAM not in [one["id"] for one in desk.post(ACCESS, json=about()).json()["access_list"]]
+    act(desk, patient(), "unmask_documents", **stay)
+    assert seen() == [True, True, True, True]
+    act(desk, patient(), "revoke_access", **target(NURSE))
+
+
 @pytest.mark.parametrize("name", ["read", "list", "deposit", "read_traces", "preview", "no_such_action"])
 def test_what_is_no_act_is_400(server: Server, desk: httpx.Client, kept: ConsentStore, name: str) -> None:
     before, entries = everything(kept), len(logged(server))

@@ -195,7 +195,41 @@ def test_a_patient_who_is_written_otherwise_is_misuse_everywhere(record: Run, st
     assert counts == [1, 2, 1]
 
 
+HOSPITAL, DAYS = "750000028", ("--from", "2026-10-10", "--until", "2026-10-20")
+MASKINGS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "a structure": (["--structure", HOSPITAL], {"target": {"structure": HOSPITAL}}),
+    "some days": ([*DAYS], {"target": {"deposited": {"from": "2026-10-10", "until": "2026-10-20"}}}),
+    "from a day on": ([*DAYS[:2]], {"target": {"deposited": {"from": "2026-10-10"}}}),
+    "a stay": (["--structure", HOSPITAL, *DAYS], {"target": {"deposited": {"from": "2026-10-10", "until": "2026-10-20"}}, "structure": HOSPITAL}),
+    "a stay that goes on": (["--structure", HOSPITAL, *DAYS[:2]], {"target": {"deposited": {"from": "2026-10-10"}}, "structure": HOSPITAL}),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), MASKINGS.values(), ids=MASKINGS)
+def test_many_documents_are_masked_and_unmasked_in_the_same_words(record: Run, options: list[str], expected: dict[str, Any]):
+    for word in ("mask", "unmask"):
+        (made,) = told(record(word, PATIENT, *options, "--json"))["directives"]
+        said = {key: value for key, value in made.items() if key not in ("recorded", "recorded_by", "capacity")}
+        assert said == {"kind": "mask", **expected} | ({"withdraw": True} if word == "unmask" else {})
+    assert [one["action"]["name"] for one in told(record("history", PATIENT, "--acts", "--kind", "mask", "--json"))] == ["mask_documents", "unmask_documents"]
+
+
+def test_a_stay_that_was_masked_is_in_the_history_with_its_structure(record: Run):
+    record("mask", PATIENT, "--structure", HOSPITAL, *DAYS)
+    assert f"structure {HOSPITAL}" in record("history", PATIENT, "--kind", "mask").stdout
+
+
 BAD_ACTS: dict[str, tuple[list[str], str]] = {
+    "a mask of nothing": (["mask", PATIENT], "mask one document, FILE, or many, by --structure, --from and --until"),
+    "a mask of one and of many": (["unmask", PATIENT, "report.json", *DAYS], "unmask one document, FILE, or many, by --structure, --from and --until"),
+    "a stay at a structure with a wrong check digit": (
+        ["mask", PATIENT, "--structure", "750000018", *DAYS], "action.structure: is not an identifier of a structure",
+    ),
+    "a stay at no structure": (["mask", PATIENT, "--structure", "", *DAYS], "action.structure: is not written like an identifier of a structure"),
+    "a stay that ends before it begins": (
+        ["mask", PATIENT, "--structure", HOSPITAL, "--from", "2026-02-01", "--until", "2026-01-01"],
+        "the directive `mask` of `mask_documents`.target.deposited.until: is not after `from`",
+    ),
     "a professional with a wrong check digit": (["block", PATIENT, "10000000018"], "action.target.id: is not an identifier of a professional"),
     "a professional who is a patient": (["block", PATIENT, OTHER], "action.target.id: is not written like an identifier of a professional"),
     "a structure with a wrong check digit": (["grant", PATIENT, "structure:750000018"], "action.target.id: is not an identifier of a structure"),

@@ -25,8 +25,10 @@ KINDS = [
     Kind("authorisation", ("professional", "structure"), ("given", "by")),
     Kind("membership", ("professional",), ("team",), group="team"),
     Kind("exclusion", ("professional",), ends=("membership", "authorisation")),
-    Kind("mask", ("document", "type", "deposited", "everybody"), intervals=("deposited",)),
+    Kind("mask", ("document", "type", "deposited", "everybody"), ("structure", "note"), intervals=("deposited",), narrows={"structure": ("deposited",)}),
     Kind("identity", ("everybody",), ("birth_date",)),
+    Kind("leave", ("professional",), ("ward",), ("rest",), narrows={"ward": ("professional",)}),
+    Kind("rest", ("professional",), ("ward",), narrows={"ward": ("professional",)}),
 ]
 VOCABULARY = Vocabulary(("professional",), {"read": "document"}, {OF_AGE.name: OF_AGE}, {kind.name: kind for kind in KINDS}, {}, {}, "Europe/Paris")
 
@@ -144,6 +146,14 @@ WRONG = [
     ("an interval with another word", {"kind": "mask", "target": {"deposited": {"form": "2026-01-01"}}},
      "directive.target.deposited: must have `from`, `until` or both, and nothing else"),
     ("an interval without offset", {"kind": "mask", "target": {"deposited": {"from": "2026-01-01T10:00"}}}, f"directive.target.deposited.from: {DATED}"),
+    ("what narrows another target", {"kind": "mask", "target": {"type": "T"}, "structure": "S"},
+     "directive.structure: narrows a target `deposited`, and this one is `type` (leave it out, or aim at what it narrows)"),
+    ("what narrows another target, of a withdrawal", {"kind": "mask", "target": {"document": ["D", "E"]}, "structure": "S", "withdraw": True},
+     "directive.structure: narrows a target `deposited`, and this one is `document` (leave it out, or aim at what it narrows)"),
+    ("what narrows an interval, of everybody", {"kind": "mask", "structure": "S"},
+     "directive.structure: narrows a target `deposited`, and this one is `everybody` (leave it out, or aim at what it narrows)"),
+    ("two words that narrow", {"kind": "mask", "target": {"deposited": {"from": "2026-01-01"}}, "structure": ["S", "T"]},
+     "directive.structure: must be text that is not blank"),
     ("an interval backwards", {"kind": "mask", "target": {"deposited": {"from": "2026-02-01", "until": "2026-01-01"}}},
      "directive.target.deposited.until: is not after `from`"),
 ]  # fmt: skip
@@ -289,6 +299,30 @@ def test_a_withdrawal_of_an_interval_names_the_same_interval():
     assert held(record({"kind": "mask", "target": target}, {"kind": "mask", "target": same, "withdraw": True})) == []
     other = {"deposited": {"from": "2026-01-01", "until": "2026-06-29"}}
     assert len(held(record({"kind": "mask", "target": target}, {"kind": "mask", "target": other, "withdraw": True}))) == 1
+
+
+WEEK = {"kind": "mask", "target": {"deposited": {"from": "2026-03-01", "until": "2026-03-09"}}}
+STAY, OTHER_STAY = WEEK | {"structure": "S"}, WEEK | {"structure": "T"}
+
+
+@pytest.mark.parametrize("withdrawn", [WEEK, STAY, OTHER_STAY])
+def test_what_narrows_a_directive_is_part_of_what_a_withdrawal_names(withdrawn):
+    """Unmasking a week leaves a stay of that week masked, unmasking the stay leaves the week masked, whatever else the mask says."""
+    several = [WEEK, STAY, OTHER_STAY]
+    left = [one.directive.properties for one in record(*several, withdrawn | {"withdraw": True}).in_force]
+    assert left == [{"structure": one["structure"]} if "structure" in one else {} for one in several if one is not withdrawn]
+    assert held(record(withdrawn | {"note": "x"}, withdrawn | {"withdraw": True})) == []
+    assert len(held(record(withdrawn, withdrawn | {"withdraw": True, "note": "x"}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "ends"), [({}, {}, True), ({"ward": "A"}, {}, True), ({"ward": "A"}, {"ward": "A"}, True), ({}, {"ward": "A"}, False),
+                                   ({"ward": "A"}, {"ward": "B"}, False)],
+)  # fmt: skip
+def test_a_kind_ends_what_it_covers(earlier, later, ends):
+    target = {"target": {"professional": "1"}}
+    made = record({"kind": "rest"} | target | earlier, {"kind": "leave"} | target | later)
+    assert [one.kind for one in made.in_force] == (["leave"] if ends else ["rest", "leave"])
 
 
 def test_leaving_one_team_is_not_leaving_all():

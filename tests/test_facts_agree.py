@@ -77,6 +77,7 @@ CHILD = [
 ]
 TRUSTED = [*OPEN, {"kind": "authorisation", "target": {"professional": "ann"}, "given": "in_person", "by": "holder"}]
 TREATED = [*OPEN, {"kind": "treating_physician", "target": {"professional": ["ann", "bob"]}}, {"kind": "mask", "target": {"document": "ann"}}]
+STAYED = [*TRUSTED, {"kind": "mask", "target": {"deposited": {"from": iso(NOW - 60 * DAY), "until": iso(NOW - 2 * DAY)}}, "structure": "bob"}]
 REFUSALS = ("break_glass_refusal", "regulation_refusal", "feeding_opposition")
 CLOSING = ("block", "exclusion", *REFUSALS, "mask", "hidden_from_patient", "hidden_from_representatives")
 GRANTS = ("authorisation", "care_team_consent", "membership", "treating_physician", "equal_rights", "representation", "revealed_to_patient")
@@ -84,7 +85,7 @@ GRANTS = ("authorisation", "care_team_consent", "membership", "treating_physicia
 french = requests(PACK, *STORIES)
 said = st.builds(
     lambda first, more: [*first, *more],
-    st.sampled_from([OPEN, CHILD, TRUSTED, TREATED, OPEN, []]),
+    st.sampled_from([OPEN, CHILD, TRUSTED, TREATED, STAYED, OPEN, []]),
     st.one_of(directives(PACK, (*CLOSING, *GRANTS), most=4), directives(PACK, GRANTS, most=6), directives(PACK, GRANTS, most=6), directives(PACK)),
 )
 refused = st.one_of([directive(PACK, kind, withdrawals=False) for kind in CLOSING])

@@ -150,6 +150,7 @@ def test_the_fact_of_being_masked_looks_at_every_target_that_a_mask_may_have() -
     masked = vocabulary.facts["consent.masked"].form
     assert isinstance(masked, Held) and not masked.where and not masked.ended
     assert {form for form, _ in masked.of} == set(vocabulary.kinds[masked.kind].targets)
+    assert {key for key, _ in masked.narrowed} == set(vocabulary.kinds[masked.kind].narrows) and vocabulary.facts["consent.masked"].absent is True
     assert [fact.name for fact in vocabulary.facts.values() if isinstance(fact.form, Held) and fact.form.kind == masked.kind] == ["consent.masked"]
 
 

@@ -134,6 +134,10 @@ REQUESTS = {
         request(action="declare_representation", resource=Entity("record", INS), target={"type": "representative", "id": RPPS}),
         request(action="block", resource=Entity("record", INS), target={"type": "professional", "id": [RPPS]}),
     ],
+    "action.structure": [
+        request(action=name, resource=Entity("record", INS), target={"type": "deposited", "from": "2026-01-01"}, structure=one)
+        for name in ("mask_documents", "unmask_documents") for one in (RPPS, "", "750000018", 7, [FINESS, RPPS])
+    ],
     "action.target.team": [request(action="join_care_team", resource=Entity("record", INS), target={"type": "professional", "id": RPPS, "team": RPPS})],
 }  # fmt: skip
 
@@ -158,6 +162,8 @@ def test_a_request_is_checked_wherever_an_identifier_stands(where: str, one: Req
         request(action="block", resource=Entity("record", INS), target={"type": "professional", "id": RPPS}),
         request(action="block", resource=Entity("record", INS), target=["nobody"]),
         request(action="mask", resource=of_report(id="anything")),
+        request(action="mask_documents", resource=Entity("record", INS), target={"type": "deposited", "from": "2026-01-01"}, structure=FINESS),
+        request(action="block", resource=Entity("record", INS), target={"type": "professional", "id": RPPS}, structure="no act of these has one"),
     ],
     ids=str,
 )
@@ -179,6 +185,7 @@ DIRECTIVES = {
     "target.representative": {"kind": "representation", "target": {"representative": WRONG}},
     "target.author": {"kind": "mask", "target": {"author": WRONG}},
     "team": {"kind": "membership", "target": {"professional": RPPS}, "team": RPPS},
+    "structure": {"kind": "mask", "target": {"deposited": {"from": "2026-01-01"}}, "structure": RPPS},
 }
 
 
@@ -195,6 +202,7 @@ def test_a_directive_of_good_identifiers_or_of_none_passes():
         {"kind": "mask", "target": {"author": INS}},
         {"kind": "mask", "target": {"type": "11488-4"}},
         {"kind": "mask", "target": {"deposited": {"from": "2026-01-01"}}},
+        {"kind": "mask", "target": {"deposited": {"from": "2026-01-01"}}, "structure": FINESS},
         {"kind": "membership", "target": {"professional": RPPS}, "team": FINESS},
     ):
         check_identifiers(PACK, parse_directive(data, PACK.vocabulary))

@@ -1126,6 +1126,57 @@ CASES = [
         """,
     ),
     case(
+        "what-narrows-and-is-no-property",
+        "vocabulary.toml", 'properties = ["given"]\n', 'properties = ["given"]\nnarrows = { givven = ["place"] }\n',
+        """
+        vocabulary.toml:20: error[property-unknown]: a directive of kind `consent` has no `givven`
+           20 | narrows = { givven = ["place"] }
+          help: did you mean `given`?
+        vocabulary.toml:20: error[target-unknown]: a directive of kind `consent` has no target `place`
+           20 | narrows = { givven = ["place"] }
+          help: there are `team`, `everybody`
+        """,
+    ),
+    case(
+        "a-membership-that-is-narrowed",
+        "vocabulary.toml", 'group = "team"\n', 'group = "team"\nnarrows = { team = ["professional"] }\n',
+        """
+        vocabulary.toml:17: error[property-narrows]: a directive of kind `membership` puts somebody in a group: nothing narrows it
+           17 | narrows = { team = ["professional"] }
+          help: whoever is in a group is in it for everything
+        """,
+    ),
+    case(
+        "a-fact-that-takes-no-notice-of-what-narrows",
+        "vocabulary.toml", 'properties = ["given"]\n', 'properties = ["given"]\nnarrows = { given = ["team"] }\n',
+        """
+        vocabulary.toml:111: error[property-narrows]: a directive of kind `consent` may be narrowed by `given`, and this fact takes no notice
+          111 | [fact.consent.team]
+          help: write narrowed = { given = "resource.given" }, say
+        """,
+    ),
+    case(
+        "a-fact-narrowed-by-what-does-not-narrow",
+        "vocabulary.toml", 'with = { given = "in_person" }', 'narrowed = { given = "context.given" }',
+        """
+        vocabulary.toml:116: error[property-narrows]: `given` does not narrow a directive of kind `consent`
+          116 | narrowed = { given = "context.given" }
+          help: its kind declares nothing that does
+        """,
+    ),
+    case(
+        "a-fact-narrowed-by-a-path-of-nothing",
+        "vocabulary.toml", 'with = { given = "in_person" }', 'narrowed = { given = "contxt.given" }',
+        """
+        vocabulary.toml:116: error[path-unknown]: `contxt.given` is not part of a request
+          116 | narrowed = { given = "contxt.given" }
+          help: did you mean `context`?
+        vocabulary.toml:116: error[property-narrows]: `given` does not narrow a directive of kind `consent`
+          116 | narrowed = { given = "contxt.given" }
+          help: its kind declares nothing that does
+        """,
+    ),
+    case(
         "an-interval-that-is-no-target",
         "vocabulary.toml", '[kind.block]\ntargets = ["professional"]', '[kind.block]\ntargets = ["professional", "deposited"]\nintervals = ["deposit"]',
         """

@@ -248,8 +248,8 @@ def paths() -> set[tuple[str, ...]]:
         match fact.form:
             case Same(left, right):
                 made += [left, right]
-            case Held(_, of, where):
-                made += [path for _, path in of] + [one for _, one in where if isinstance(one, Path)]
+            case Held(_, of, where, narrowed=narrowed):
+                made += [path for _, path in of] + [one for _, one in (*where, *narrowed) if isinstance(one, Path)]
             case Elapsed(since):
                 made.append(since)
             case Cell(_, row, column):

@@ -91,8 +91,9 @@ def _fact(fact: Fact, vocabulary: Vocabulary) -> Any:
     """What a fact computes, without where it is written or how it is explained. What has no order gets one, and what says the same as nothing is left out."""
     head = [sorted(map(json.dumps, fact.values)), fact.absent, fact.unknown, ended_by(fact, vocabulary)]
     match fact.form:
-        case Held(kind, of, where, via, group, ended):
-            return [*head, "held", kind, sorted(_plain(of), key=str), sorted(_plain(where), key=str), via, group, ended]
+        case Held(kind, of, where, via, group, ended, narrowed):
+            said = [sorted(_plain(several), key=str) for several in (of, where, narrowed)]
+            return [*head, "held", kind, *said, via, group, ended]
         case Member(of, among, several):
             return [*head, "member", _plain(of), sorted(among), several]
         case Coded(of, codes, several):

@@ -26,7 +26,7 @@ from engine.evaluator.reference import holds
 from engine.facts import input_value, situation
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
-from engine.vocabulary import Act, Path
+from engine.vocabulary import Act, Path, Vocabulary
 
 
 def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list
     An action that records nothing (reading, archiving) gives an empty list. On what basis it was asked for is read from `context.basis`.
     """
     acts = pdp.pack.vocabulary.acts.get(request.action.name, ())
-    made = [_directive(act, request, at, pdp.pack.vocabulary.time_zone) for act in acts if _applies(act, pdp, request, record, at)]
+    made = [_directive(act, request, at, pdp.pack.vocabulary) for act in acts if _applies(act, pdp, request, record, at)]
     said = {"recorded": _just_before(at), "recorded_by": request.subject.id, "capacity": request.subject.type}
     basis = request.context.get("basis")
     if isinstance(basis, str) and basis.strip():
@@ -66,7 +66,7 @@ def _applies(act: Act, pdp: Pdp, request: Request, record: Record, at: float) ->
     return holds(act.when, known | {"subject.type": request.subject.type, "action.name": request.action.name}, pdp.pack)
 
 
-def _directive(act: Act, request: Request, at: float, zone: str) -> dict[str, Any]:
+def _directive(act: Act, request: Request, at: float, vocabulary: Vocabulary) -> dict[str, Any]:
     made: dict[str, Any] = {"kind": act.kind}
     if act.withdraw:
         made["withdraw"] = True
@@ -76,12 +76,14 @@ def _directive(act: Act, request: Request, at: float, zone: str) -> dict[str, An
         made["from"] = _just_before(at)
     end = None if act.until is None else _read(act.until, request)
     if end is None and act.days:
-        due = deadline(at, "days", act.days, zone)
+        due = deadline(at, "days", act.days, vocabulary.time_zone)
         end = None if due is None else iso(due)
     if end is not None and not act.withdraw:
         made["until"] = end
     for key, word in act.properties:
         value = word if isinstance(word, str) else _read(word, request)
+        if isinstance(word, Path) and key in vocabulary.kinds[act.kind].narrows:  # blank, it would be left out, and the act would be wider than it was meant
+            value = request.look_up(word.for_action(request.action.name))
         if value is not None:
             made[key] = value
     return made
@@ -302,18 +304,19 @@ class Access:
     recorded_by: str
 
 
-def access_list(record: Record, kinds: Iterable[str]) -> list[Access]:
+def access_list(record: Record, vocabulary: Vocabulary, kinds: Iterable[str]) -> list[Access]:
     """Who is named by statements in force of these kinds; the members of a group that one names are listed with it, for as long as both statements hold.
 
     Says who is named, not who would be permitted: a rule may refuse somebody on this list.
     """
     wanted = set(kinds)
+    members = [one for one in record.in_force if vocabulary.kinds[one.kind].group]
     made: list[Access] = []
     for statement in record.in_force:
         form, who = statement.target
         if statement.kind in wanted and isinstance(who, str):
             made.append(_access(statement, statement, ""))
-            made += [_access(statement, member, f"{form} {who}") for member in record.in_force if member.has(form) == who]
+            made += [_access(statement, one, f"{form} {who}") for one in members if vocabulary.kinds[one.kind].group == form and one.has(form) == who]
     return made
 
 

@@ -29,8 +29,8 @@ OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "r
 class Directive:
     """One statement. In force when `start <= instant < end`; `revision` is its place in the patient's record.
 
-    `withdraw`: from this revision on, whatever the clock says, earlier directives of the same kind and target (and the same properties, where it states some)
-    no longer hold.
+    `withdraw`: from this revision on, whatever the clock says, earlier directives of the same kind and target (narrowed by the same words or by none; of the
+    same other properties, where it states some) no longer hold.
     """
 
     kind: str
@@ -87,6 +87,10 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
     if end <= start:
         raise RequestError(f"{where}.until", "is not after `from`")
     targets = _targets(data.get("target"), kind, vocabulary.time_zone, f"{where}.target")
+    for key, forms in kind.narrows.items():
+        if key in properties and targets[0][0] not in forms:
+            aimed = " or ".join(f"`{form}`" for form in forms)
+            raise RequestError(f"{where}.{key}", f"narrows a target {aimed}, and this one is `{targets[0][0]}`", "leave it out, or aim at what it narrows")
     return Directive(kind.name, targets, number, start, end, withdraw, properties, {key: value for key, value in data.items() if key in OWN})
 
 

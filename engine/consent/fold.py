@@ -101,10 +101,19 @@ def _withdrawing(known: Sequence[Directive], vocabulary: Vocabulary) -> dict[Tar
 
 
 def _withdraws(later: Directive, earlier: Directive, vocabulary: Vocabulary) -> bool:
-    """Whether a later directive withdraws an earlier one of the same target: by `withdraw`, or because its kind ends that kind."""
+    """Whether a later directive withdraws an earlier one of the same target: by `withdraw`, or because its kind ends that kind.
+
+    What narrows a directive is part of what it aims at: a withdrawal is of that very one, and a kind ends what it covers.
+    """
+    over, under = _narrowing(later, vocabulary), _narrowing(earlier, vocabulary)
     if later.withdraw:
-        return later.kind == earlier.kind and later.properties.items() <= earlier.properties.items()
-    return earlier.kind in vocabulary.kinds[later.kind].ends
+        return later.kind == earlier.kind and over == under and later.properties.items() <= earlier.properties.items()
+    return earlier.kind in vocabulary.kinds[later.kind].ends and over.items() <= under.items()
+
+
+def _narrowing(directive: Directive, vocabulary: Vocabulary) -> dict[str, str]:
+    narrows = vocabulary.kinds[directive.kind].narrows
+    return {key: directive.properties[key] for key in narrows if key in directive.properties}
 
 
 def _deadlines(record: Record, vocabulary: Vocabulary) -> Iterator[float]:

@@ -16,7 +16,7 @@ from engine.consent.directives import Directive
 from engine.errors import RequestError, suggest
 from engine.request import Request
 from engine.specs import IdentifierSpec
-from engine.vocabulary import Path, Vocabulary
+from engine.vocabulary import NEVER, Path, Vocabulary
 
 if TYPE_CHECKING:
     from engine.pack import Pack
@@ -78,7 +78,8 @@ Formats = tuple[Format, ...]
 
 @dataclass(frozen=True, slots=True)
 class Identifiers:
-    """The formats of a pack, by name, and where each stands: types of subject, forms of target (of directives and acts), other places of a request."""
+    """The formats of a pack, by name, and where each stands: types of subject, forms of target (of directives and acts), other places of a request; among
+    these, where acts find a property that is named like a form of target."""
 
     formats: Mapping[str, Format] = field(default_factory=dict)
     subjects: Mapping[str, Formats] = field(default_factory=dict)
@@ -120,7 +121,19 @@ def build_identifiers(specs: Mapping[str, IdentifierSpec], vocabulary: Vocabular
                 report((*where, "paths"), "path-unknown", f"`{text}` is not part of a request", help)
             else:
                 paths[text] = (path, (*paths.get(text, (path, ()))[1], one))
-    return Identifiers(formats, subjects, targets, tuple(paths.values()))
+    named = {text: (path, targets[key]) for key, text, path in _properties(vocabulary) if key in targets and text not in paths}
+    return Identifiers(formats, subjects, targets, (*paths.values(), *named.values()))
+
+
+def _properties(vocabulary: Vocabulary) -> Iterator[tuple[str, str, Path]]:
+    """Where acts find the properties of what they record: the property, the path, and the path for the actions that have such an act."""
+    found: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+    for action, acts in vocabulary.acts.items():
+        for key, path in (one for act in acts for one in act.properties):
+            if isinstance(path, Path):
+                found.setdefault((key, path.text), {})[action] = path.for_action(action)
+    for (key, text), by_action in found.items():
+        yield key, text, Path(text, (NEVER, text), by_action)
 
 
 def _pattern(spec: IdentifierSpec, where: tuple[str, ...], report: Report) -> re.Pattern[str]:

@@ -177,7 +177,7 @@ def _paths_of_facts(pack: Pack) -> Iterable[Path]:
                 yield from (left, right)
             case Held():
                 yield from (path for _, path in fact.form.of if path is not None)
-                yield from (wanted for _, wanted in fact.form.where if isinstance(wanted, Path))
+                yield from (wanted for _, wanted in (*fact.form.where, *fact.form.narrowed) if isinstance(wanted, Path))
             case Cell():
                 yield from (path for path in (fact.form.row, fact.form.column) if path is not None)
 

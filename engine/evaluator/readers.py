@@ -194,6 +194,9 @@ class Readers:
             self.block(steps).extend([f"if {said} is not None:", *_indented(lines)])
         for place, fact in enumerate(self.plans.asked, len(self.plans.inputs)):
             self.each.extend([f"if s{place}:", f"    code |= {self._defined(fact, ('resource',))}"])
+        for place, narrowed in enumerate(self.plans.narrowed, len(self.plans.inputs) + len(self.plans.asked)):
+            words, inputs = (", ".join(map(self._value, several)) for several in (narrowed.words, narrowed.inputs))
+            self.block(*narrowed.words, *narrowed.inputs).extend([f"if s{place} is not None:", f"    code |= s{place}.of([{words}], [{inputs}])"])
 
     # --- functions ---------------------------------------------------------------------------------------------------
 
@@ -201,7 +204,8 @@ class Readers:
         """One resource to an `Answer`; a list of resources to their codes and the numbers of their outcomes."""
         outcome = self.tables.expression(self.bind)
         self.known |= {"Answer": answer, "runner": runner, "outcomes": outcomes, "plans": self.plans}
-        names = "code, " + "".join(f"s{place}, " for place in range(len(self.plans.inputs) + len(self.plans.asked)))
+        places = len(self.plans.inputs) + len(self.plans.asked) + len(self.plans.narrowed)
+        names = "code, " + "".join(f"s{place}, " for place in range(places))
         plan = ["try:", f"    {names}= record.index[plans]", "except KeyError:", f"    {names}= plans(record)"] if self.plans.settles else ["code = 0"]
         parts = [f"{part} = request.{part}" for part in ("subject", "action", "resource", "context")]
         one = [*plan, *parts, *self.before, *self.each, f"return Answer(request, record, at, runner, code, outcomes[{outcome}])"]

@@ -7,7 +7,7 @@ bits; most records say nothing through most inputs. `engine.facts` is the defini
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from engine.calendar import deadline, parse_instant
@@ -16,6 +16,11 @@ from engine.evaluator.tables import Tables
 from engine.vocabulary import Elapsed, Fact, Held, Path
 
 Steps: TypeAlias = tuple[str, ...]
+
+
+def _texts(value: Any) -> list[str]:
+    """The identifiers in an input: the texts that are not blank, of a list or alone."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one.strip()]
 
 
 class Said(dict[str, int]):
@@ -28,7 +33,7 @@ class Said(dict[str, int]):
 
     def of(self, value: Any) -> int:
         """The bits of any value: of a list those of each, of nothing, of blank text and of what is no text `absent`."""
-        words = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one.strip()]
+        words = _texts(value)
         made = 0 if words else self.absent
         for word in words:
             made |= self.get(word) or 0
@@ -69,6 +74,9 @@ class _Aim:
     doubt: int
 
     def takes(self, statement: Statement) -> bool:
+        """Whether the statement has what the fact asks for. Of those that are narrowed `Narrowed` tells."""
+        if self.fact.narrowed and any(statement.has(key) is not None for key, _ in self.fact.narrowed):
+            return False
         return not self.fact.where or all(statement.has(key) == wanted for key, wanted in self.fact.where)
 
 
@@ -80,12 +88,13 @@ class Plans:
     """What records say of the facts of a slice, for one action. Called with a record, makes its plan and keeps it with the record.
 
     A plan is the bits that the record settles alone; then for each of `inputs` what it says through it, or nothing; then for each of `asked`, facts that
-    need the whole request, whether the record has any statement for them.
+    need the whole request, whether the record has any statement for them; then for each of `narrowed` what it says of some requests only, or nothing.
     """
 
     def __init__(self, held: Iterable[Fact], of_record: Sequence[Fact], tables: Tables, action: str):
         self.inputs: list[Steps] = []
         self.asked: list[Fact] = []
+        self.narrowed: list[Narrowed] = []
         self._aims: tuple[dict[tuple[str, str], list[_Aim]], ...] = ({}, {})  # by kind and form of target: of statements in force, of ended ones
         self._groups: list[tuple[_Aim, dict[str, int]]] = []
         self._elapsed = [(fact.form, tables.code(fact.name, True), tables.code(fact.name, fact.absent)) for fact in of_record]
@@ -95,6 +104,8 @@ class Plans:
                 self.asked.append(fact)
             else:
                 self._add(form, tables.code(fact.name, True), tables.code(fact.name, fact.absent), action)
+                if form.narrowed:
+                    self.narrowed.append(Narrowed(fact, tables, action))
 
     def _add(self, form: Held, bit: int, doubt: int, action: str) -> None:
         places: dict[str, int] = {}
@@ -131,7 +142,7 @@ class Plans:
             _tell_members(said, record, aim, places)
         kinds = [{s.kind for s in statements} for statements in (record.in_force, record.ended)] if self.asked else []
         asked = [fact.form.kind in kinds[fact.form.ended] for fact in self.asked]  # type: ignore[union-attr]
-        plan = record.index[self] = (bits, *said, *asked)
+        plan = record.index[self] = (bits, *said, *asked, *(one.of(record) for one in self.narrowed))
         return plan
 
 
@@ -165,3 +176,53 @@ def _tell_members(said: list[Said | None], record: Record, aim: _Aim, places: Ma
         if member.kind == form.via and place != EVERYBODY and isinstance(word, str) and member.has(form.group) in groups:
             known = said[place] = said[place] if said[place] is not None else Said()
             known[word] = dict.get(known, word, 0) | aim.bit
+
+
+# --- narrowed statements ---------------------------------------------------------------------------------------------
+
+
+class Narrowed:
+    """A fact whose statements may be narrowed. Those with the same words say together what they would say without them, where a request has the words.
+
+    `words` are the inputs compared with these, `inputs` those compared with targets.
+    """
+
+    def __init__(self, fact: Fact, tables: Tables, action: str):
+        form: Held = fact.form  # type: ignore[assignment]
+        self.form, self.refuses = form, fact.absent is True
+        self.words = [path.for_action(action) for _, path in form.narrowed]
+        self._plans = Plans([replace(fact, form=replace(form, narrowed=()))], (), tables, action)
+        self.inputs = self._plans.inputs
+
+    def of(self, record: Record) -> Sayings | None:
+        """What the narrowed statements of a record say of this fact; nothing when there are none."""
+        form, groups = self.form, dict[tuple[str | None, ...], list[Statement]]()
+        for statement in record.ended if form.ended else record.in_force:
+            words = tuple(statement.has(key) for key, _ in form.narrowed)
+            if statement.kind == form.kind and any(words):
+                groups.setdefault(words, []).append(statement)
+        return Sayings([(words, self._plans(self._part(record, several))) for words, several in groups.items()], self.refuses) if groups else None
+
+    def _part(self, record: Record, several: Sequence[Statement]) -> Record:
+        """A record of these statements, and of who is in which group."""
+        members = tuple(one for one in record.in_force if one.kind == self.form.via)
+        in_force, ended = (members, tuple(several)) if self.form.ended else ((*members, *several), ())
+        return replace(record, in_force=in_force, ended=ended, index={})
+
+
+@dataclass(frozen=True, slots=True)
+class Sayings:
+    """What a record says of one fact, with the words of a request that each saying is for. `refuses`: it is for a request without such a word too."""
+
+    several: Sequence[tuple[tuple[str | None, ...], tuple[Any, ...]]]
+    refuses: bool
+
+    def of(self, words: Sequence[Any], inputs: Sequence[Any]) -> int:
+        """The bits of a request: the inputs that words are compared with, and those that targets are."""
+        bits, given = 0, [_texts(one) for one in words]
+        for wanted, (settled, *said) in self.several:
+            if all(word is None or (word in texts if texts else self.refuses) for word, texts in zip(wanted, given, strict=True)):
+                bits |= settled
+                for one, value in zip(said, inputs, strict=True):
+                    bits |= one.of(value) if one is not None else 0
+        return bits
