@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,7 +65,7 @@ def new(
         raise Misuse(f"there is a caller `{name}` in `{file}`: to give it another key, add the hash that `habilis caller key` prints to its `key_sha256`")
     _callers(file or Path("new.toml"), after)
     if file:
-        with file.open("ab") as out:
+        with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
             out.write(after[len(before) :])
     if json:
         print_json({"name": name, "key": key, "sha256": digest, "toml": table, "file": str(file) if file else None})

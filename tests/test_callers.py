@@ -872,6 +872,14 @@ def test_a_new_caller_is_let_in_with_the_key_that_is_printed_once(tmp_path):
     assert callers.known(f"Bearer {json.loads(second.stdout)['key']}").name == "a.b"
 
 
+def test_a_file_that_is_made_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(tmp_path):
+    file = tmp_path / "callers.toml"
+    for mode in (0o600, 0o640):
+        assert habilis("new", f"x{mode}", "--role", "store", "--file", file).exit_code == 0
+        assert file.stat().st_mode & 0o777 == mode
+        file.chmod(0o640)
+
+
 def test_a_table_is_printed_where_no_file_is_named(tmp_path):
     told = habilis("new", "x", "--role", "officer").stdout
     file = tmp_path / "callers.toml"
