@@ -1,4 +1,5 @@
-"""`habilis consent`: a patient's record from a shell. The same acts, decided by the same policy, as over any other edge; what it refuses is kept as refused.
+"""`habilis consent`: a patient's record from a shell. The same acts, decided by the same policy and logged, as over any other edge; what it refuses is kept as
+refused.
 
 Whoever runs this is trusted to say who asks (`--as`): it is for a consent desk's scripts and for trials, on the machine that holds the store.
 """
@@ -6,6 +7,8 @@ Whoever runs this is trusted to say who asks (`--as`): it is for a consent desk'
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,17 +16,19 @@ from typing import Annotated, Any
 import typer
 
 from cli.edge import PACK, Misuse, choose, command, finding, language_of, open_directory, open_pdp, print_json, read_bytes, say
-from cli.places import Data, StoreUrl, make_folder, store_at
+from cli.places import Data, LogUrl, StoreUrl, Where, caller, make_folder, where
 from cli.requests import settled
 from engine.calendar import FOREVER, iso, parse_instant
-from engine.consent.acts import Done, access_list, perform, preview
+from engine.consent.acts import Done, access_list, preview
 from engine.consent.directives import parse_directives
 from engine.consent.directory import Directory
-from engine.consent.identifiers import check_patient
-from engine.consent.store import Conflict, ConsentStore, KeptAct
+from engine.consent.identifiers import check_identifiers, check_patient
+from engine.consent.store import ConsentStore, KeptAct
+from engine.decision_log.entries import entry
+from engine.decision_log.storage import LogUnavailable, open_storage
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request, parse_json, parse_request
-from engine.service import check_read
+from engine.service import By, FalseClaim, Service, check_read
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -48,16 +53,23 @@ class Desk:
     pdp: Pdp
     store: ConsentStore
     directory: Directory | None
+    where: Where
 
     @property
     def zone(self) -> str:
         return self.pdp.pack.vocabulary.time_zone
 
+    @contextmanager
+    def service(self) -> Iterator[Service]:
+        """What does acts, and has them in the log before and after. Raises `LogUnavailable`: then nothing is done."""
+        with self.where.open_log() as log:
+            yield Service(self.pdp, self.store, log, self.directory)
 
-def open_desk(store: str, pack: Path, directory: Path | None = None) -> Desk:
+
+def open_desk(where: Where, pack: Path, directory: Path | None = None) -> Desk:
     pdp = open_pdp(pack)
     known = open_directory(directory, pdp.pack)
-    return Desk(pdp, ConsentStore(store, pdp.pack.vocabulary, directory=known), known)
+    return Desk(pdp, ConsentStore(where.store, pdp.pack.vocabulary, directory=known), known, where)
 
 
 def _examples(*lines: str) -> str:
@@ -66,15 +78,17 @@ def _examples(*lines: str) -> str:
 
 @app.command(epilog=_examples("init", "init --store postgresql://habilis@localhost/habilis"))
 @command
-def init(store: StoreUrl = None, data: Data = None, pack: PackOption = Path(PACK)) -> None:
-    """Make an empty store.
+def init(store: StoreUrl = None, log: LogUrl = None, data: Data = None, pack: PackOption = Path(PACK)) -> None:
+    """Make an empty store, and the log of what is done to it.
 
-    Only this makes one: a store that is not there is otherwise an error, since an empty one would say that nobody refused anything.
+    Only this makes one: a store that is not there is otherwise an error, since an empty one would say that nobody refused anything. What is there is kept.
     """
-    pdp, url = open_pdp(pack), store_at(data, store)
-    make_folder(url)
-    ConsentStore(url, pdp.pack.vocabulary, create=True).close()
-    say("the store is ready")
+    pdp, place = open_pdp(pack), where(data, store, log)
+    make_folder(place.store)
+    ConsentStore(place.store, pdp.pack.vocabulary, create=True).close()
+    storage = open_storage(place.log, create=True)
+    say(f"the store is ready, and its log: {storage.origin}")
+    storage.close()
 
 
 # --- acts ------------------------------------------------------------------------------------------------------------
@@ -97,6 +111,7 @@ def act(
     given: Given = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
@@ -106,7 +121,7 @@ def act(
 
     Exit code 1 when it is refused: the record stays as it is, and the act is kept with the reason (history --acts).
     """
-    _do(open_desk(store_at(data, store), pack, directory), action, patient, target, document, who, given, lang, json)
+    _do(open_desk(where(data, store, log), pack, directory), action, patient, target, document, who, given, lang, json)
 
 
 @app.command(epilog=_examples("grant 279035121518989 professional:10000023118 --until 2027-12-31"))
@@ -119,6 +134,7 @@ def grant(
     given: Given = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
@@ -126,7 +142,7 @@ def grant(
 ) -> None:
     """Let a professional or a structure consult (grant_access)."""
     more = [*(given or ()), *([f"action.until={until}"] if until else [])]
-    _do(open_desk(store_at(data, store), pack, directory), "grant_access", patient, target, None, who, more, lang, json)
+    _do(open_desk(where(data, store, log), pack, directory), "grant_access", patient, target, None, who, more, lang, json)
 
 
 @app.command(epilog=_examples("block 279035121518989 10000023092"))
@@ -138,13 +154,14 @@ def block(
     given: Given = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
     json: AsJson = False,
 ) -> None:
     """Block a named professional."""
-    _do(open_desk(store_at(data, store), pack, directory), "block", patient, f"professional:{professional}", None, who, given, lang, json)
+    _do(open_desk(where(data, store, log), pack, directory), "block", patient, f"professional:{professional}", None, who, given, lang, json)
 
 
 Masked = Annotated[Path | None, typer.Argument(metavar="[FILE|-]", help="The document, as JSON.", show_default=False)]
@@ -166,6 +183,7 @@ def mask(
     given: Given = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
@@ -173,7 +191,7 @@ def mask(
 ) -> None:
     """Mask a document from professionals, or all that a structure deposited, or all of some days; with both, a hospital stay."""
     action, target, more = _masking("mask", document, structure, since, until)
-    _do(open_desk(store_at(data, store), pack, directory), action, patient, target, document, who, [*(given or ()), *more], lang, json)
+    _do(open_desk(where(data, store, log), pack, directory), action, patient, target, document, who, [*(given or ()), *more], lang, json)
 
 
 @app.command(epilog=_examples("unmask 279035121518989 document.json", STAY.format("unmask")))
@@ -188,6 +206,7 @@ def unmask(
     given: Given = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
@@ -195,7 +214,7 @@ def unmask(
 ) -> None:
     """End the mask that was said in these very words, and no other."""
     action, target, more = _masking("unmask", document, structure, since, until)
-    _do(open_desk(store_at(data, store), pack, directory), action, patient, target, document, who, [*(given or ()), *more], lang, json)
+    _do(open_desk(where(data, store, log), pack, directory), action, patient, target, document, who, [*(given or ()), *more], lang, json)
 
 
 def _masking(word: str, document: Path | None, structure: str | None, since: str | None, until: str | None) -> tuple[str, str | None, list[str]]:
@@ -214,15 +233,32 @@ def _do(
     pack = desk.pdp.pack
     choose("action", action, pack.vocabulary.actions)
     language = language_of(pack, lang)
-    request = settled(desk.pdp, _request(desk.pdp, action, patient, target, document, who, given), desk.directory)
-    check_read(pack, request)
-    done = perform(desk.pdp, desk.store, request, time.time(), Conflict)
+    request, by = _request(desk.pdp, action, patient, target, document, who, given), By(caller())
+    with desk.service() as service:
+        try:
+            done = service.act(request, by)[1] if action in pack.vocabulary.acts else _decide(service, request, by)
+        except FalseClaim as error:
+            asks = {"type": request.subject.type, "id": request.subject.id}
+            service.log.append_now(entry("refused", time.time(), caller=by.caller, subject=asks, why=str(error)))
+            raise
+        except LogUnavailable as error:
+            raise Misuse(f"{error}: once it can be written again, `habilis consent history PATIENT --acts` says whether the act was done") from None
     if json:
         print_json({**done.answer.for_reviewer(pack.languages), "directives": list(done.directives), "token": str(done.token), "act": done.id})
     else:
         _say_done(done, language)
     if not done.answer.permitted:
         finding()
+
+
+def _decide(service: Service, request: Request, by: By) -> Done:
+    """An action that records nothing is decided, and logged as a decision."""
+    check_read(service.live.pdp.pack, request)
+    request = service.settle(request)
+    check_identifiers(service.live.pdp.pack, request)
+    look = service.look(request.subject, request.action, [request.resource], request.context)
+    service.log.append_now(service.entry(look, by, False))
+    return Done(look.answers[0], (), look.token)
 
 
 def _say_done(done: Done, language: str) -> None:
@@ -303,12 +339,13 @@ def list_access(
     at: At = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
     """List who is named in the record: by which statement, until when, recorded by whom."""
-    desk = open_desk(store_at(data, store), pack, directory)
+    desk = open_desk(where(data, store, log), pack, directory)
     check_patient(desk.pdp.pack, patient)
     instant = _instant(at)
     record = desk.store.as_of(patient, instant, known_at=instant) if at else desk.store.read(patient, instant)[0]
@@ -332,6 +369,7 @@ def history(
     acts: Annotated[bool, typer.Option("--acts", help="What was asked for, refused or done, instead of what was recorded.")] = False,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     lang: Language = None,
@@ -341,7 +379,7 @@ def history(
 
     It shows rules and reasons, of discreet refusals too: for reviewers.
     """
-    desk = open_desk(store_at(data, store), pack, directory)
+    desk = open_desk(where(data, store, log), pack, directory)
     check_patient(desk.pdp.pack, patient)
     if kind:
         choose("kind of directive", kind, desk.pdp.pack.vocabulary.kinds)
@@ -407,12 +445,13 @@ def preview_access(
     doing: Annotated[str | None, typer.Option("--act", metavar="ACTION", help="An act by the patient, aimed at that subject.", show_default=False)] = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
     """What somebody would see of these documents now, and if the patient did something."""
-    desk = open_desk(store_at(data, store), pack, directory)
+    desk = open_desk(where(data, store, log), pack, directory)
     pdp = desk.pdp
     check_patient(pdp.pack, patient)
     form, id = _pair(subject, "TYPE:ID")

@@ -5,35 +5,41 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.consent import AsJson, PackOption, app, open_desk
+from cli.consent import AsJson, Desk, PackOption, app, open_desk
 from cli.edge import PACK, Misuse, choose, command, finding, print_json, read_bytes, say
-from cli.places import Data, StoreUrl, store_at
+from cli.places import Data, LogUrl, StoreUrl, Where, caller, where
 from engine.calendar import iso
 from engine.consent.admissions import MAX_BYTES, Admissions, Taken, parse_structures
-from engine.consent.imports import STATES, DeadLetter
+from engine.consent.imports import STATES, DeadLetter, Imports
 from engine.errors import Diagnostic
+from engine.service import By
 
 Structures = Annotated[
     Path | None, typer.Option("--structures", metavar="FILE", help="A sheet of senders: name (as in their messages), identifier.", show_default=False)
 ]
+DISMISS = "name the one letter to dismiss: --dismiss ID --because TEXT"
 SHORT = 12
 """Characters of a dead letter's identifier that are shown."""
 
 
-def _open(store: str, pack: Path, structures: Path | None) -> Admissions:
-    desk = open_desk(store, pack)
+@contextmanager
+def _opened(place: Where, pack: Path, structures: Path | None) -> Iterator[Admissions]:
+    """What takes messages, with the log that has their acts: one segment for all that a command takes."""
+    desk = open_desk(place, pack)
     known: dict[str, str] = {}
     if structures is not None:
         found: list[Diagnostic] = []
         known = parse_structures(str(structures), structures.read_bytes(), desk.pdp.pack, found)
         if found:
             raise Misuse("\n".join(one.render() for one in found))
-    return Admissions(desk.pdp, desk.store, structures=known)
+    with desk.service() as service:
+        yield Admissions(service, By(caller()), structures=known)
 
 
 @app.command("import", epilog="\b\nExamples:\n  habilis consent import admissions/ --structures structures.csv\n  habilis consent import message.er7 --json")
@@ -42,6 +48,7 @@ def import_messages(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER|-...", help="HL7v2 messages: one a file, or several.", show_default=False)],
     structures: Structures = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
@@ -53,8 +60,8 @@ def import_messages(
     code 1.
     """
     files = list(_files(paths))
-    desk = _open(store_at(data, store), pack, structures)
-    _report(desk, (one for path in files for one in desk.take_file(read_bytes(path), time.time(), str(path))), json)
+    with _opened(where(data, store, log), pack, structures) as desk:
+        _report(desk, (one for path in files for one in desk.take_file(read_bytes(path), time.time(), str(path))), json)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -117,27 +124,34 @@ def dead_letters(
     because: Annotated[str, typer.Option(metavar="TEXT", help="Why it is dismissed.", show_default=False)] = "",
     structures: Structures = None,
     store: StoreUrl = None,
+    log: LogUrl = None,
     data: Data = None,
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
     """List the admission messages that were not taken, show one with what it holds, take them again, dismiss one."""
     choose("state", state, (*STATES, "all"))
-    desk = _open(store_at(data, store), pack, structures)
+    place = where(data, store, log)
+    if retry:
+        if dismiss:
+            raise Misuse(DISMISS)
+        with _opened(place, pack, structures) as desk:
+            several = [id] if id else [one.id for one in desk.imports.letters() if one.size <= MAX_BYTES]  # longer ones are not kept: they are sent again
+            _report(desk, (one for each in several for one in desk.retry(each, time.time())), json)
+        return
+    known = open_desk(place, pack)
+    letters = Imports(known.store)
     if dismiss:
-        if retry or id is None:
-            raise Misuse("name the one letter to dismiss: --dismiss ID --because TEXT")
-        _show(desk, desk.imports.dismiss(id, because), json)
-    elif retry:
-        several = [id] if id else [one.id for one in desk.imports.letters() if one.size <= MAX_BYTES]  # longer ones are not kept: they are sent again
-        _report(desk, (one for each in several for one in desk.retry(each, time.time())), json)
+        if id is None:
+            raise Misuse(DISMISS)
+        _show(known, letters.dismiss(id, because), json)
     elif id:
-        _show(desk, desk.imports.letter(id), json)
+        _show(known, letters.letter(id), json)
     else:
-        _list(desk, desk.imports.letters(None if state == "all" else state), json)  # type: ignore[arg-type]
+        _list(known, letters.letters(None if state == "all" else state), json)  # type: ignore[arg-type]
 
 
-def _list(desk: Admissions, letters: list[DeadLetter], json: bool) -> None:
+def _list(desk: Desk, letters: list[DeadLetter], json: bool) -> None:
     if json:
         print_json([_letter(one, desk) for one in letters])
         return
@@ -148,7 +162,7 @@ def _list(desk: Admissions, letters: list[DeadLetter], json: bool) -> None:
         say("there is no such letter")
 
 
-def _show(desk: Admissions, one: DeadLetter, json: bool) -> None:
+def _show(desk: Desk, one: DeadLetter, json: bool) -> None:
     if json:
         print_json({**_letter(one, desk), "data": b64encode(one.data).decode()})
         return
@@ -159,10 +173,10 @@ def _show(desk: Admissions, one: DeadLetter, json: bool) -> None:
     say("\n".join(f"    {line}" for line in text.splitlines()))
 
 
-def _letter(one: DeadLetter, desk: Admissions) -> dict[str, Any]:
+def _letter(one: DeadLetter, desk: Admissions | Desk) -> dict[str, Any]:
     told = {key: getattr(one, key) for key in ("id", "name", "state", "sender", "place", "reason", "help", "size", "times", "note")}
     return {**told, "first": _when(one.first, desk), "last": _when(one.last, desk)}
 
 
-def _when(instant: float, desk: Admissions) -> str:
+def _when(instant: float, desk: Admissions | Desk) -> str:
     return iso(instant, desk.pdp.pack.vocabulary.time_zone)[:19]

@@ -5,20 +5,18 @@ For reviewers, on the machine that holds the log: everything is shown. Reading i
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.edge import Misuse, choose, command, finding, print_json, say
-from cli.places import Data, JournalUrl, LogUrl, journal_at, log_at, make_folder
+from cli.places import Data, JournalUrl, LogUrl, caller, journal_at, log_at, log_reading, make_folder
 from engine.calendar import iso, parse_date, parse_instant
-from engine.decision_log.entries import entry
 from engine.decision_log.log import DecisionLog
 from engine.decision_log.read import LogReader
 from engine.journal.database import Database
@@ -123,7 +121,7 @@ def show(
     """Show who did what to a patient's record, newest first."""
     with _opened(journal_at(data, journal)) as database:
         page = Journal(database).page(patient, EVERYTHING, None, limit, before)
-    _log_reading(log_at(data, log), "journal", patient=patient, entries=len(page.traces))
+    log_reading(log_at(data, log), "journal", patient=patient, entries=len(page.traces))
     if json:
         print_json({"traces": [asdict(one) for one in page.traces], "next": page.next})
         return
@@ -163,7 +161,7 @@ def reviews(
         choose("state", state, ("open", "reviewed"))
     with _opened(journal_at(data, journal)) as database:
         found = Journal(database).reviews(_instant(since), _instant(until), state, limit, before)
-    _log_reading(log_at(data, log), "reviews", entries=len(found))
+    log_reading(log_at(data, log), "reviews", entries=len(found))
     following = position(found[-1]) if len(found) == limit else ""
     if json:
         print_json({"reviews": [asdict(one) for one in found], "next": following})
@@ -195,7 +193,7 @@ def review(
 ) -> None:
     """Record what the review of an emergency found: an entry of the log."""
     with _opened(journal_at(data, journal)) as database, DecisionLog(log_at(data, log), name="shell") as writer:
-        Journal(database).review(decision, _caller(), verdict, comment, time.time(), writer.append_now)
+        Journal(database).review(decision, caller(), verdict, comment, time.time(), writer.append_now)
     say("the review is recorded")
 
 
@@ -208,7 +206,7 @@ def outbox(limit: Limit = SHOWN, log: LogUrl = None, journal: JournalUrl = None,
     """
     with _opened(journal_at(data, journal)) as database:
         found = Outbox(database, lambda body: None).waiting(limit)
-    _log_reading(log_at(data, log), "outbox", entries=len(found))
+    log_reading(log_at(data, log), "outbox", entries=len(found))
     if json:
         print_json([asdict(one) for one in found])
         return
@@ -243,7 +241,7 @@ def report(
         asked = Journal(database)
         counts, unconfirmed = asked.counts(since, until), asked.unconfirmed(start, None if end is None else end + DAY, limit)
         unpermitted, problems = asked.shown_without_permit(limit), asked.problems()
-    _log_reading(log_at(data, log), "report")
+    log_reading(log_at(data, log), "report")
     if json:
         names = ("caller", "action", "rule", "decision", "number")
         print_json({
@@ -275,16 +273,6 @@ def _opened(url: str) -> Iterator[Database]:
         yield database
     finally:
         database.close()
-
-
-def _log_reading(url: str, what: str, **said: Any) -> None:
-    """INVARIANT: before anything is shown."""
-    with DecisionLog(url, name="shell") as log:
-        log.append_now(entry("read", time.time(), caller=_caller(), what=what, **said))
-
-
-def _caller() -> str:
-    return f"shell:{getpass.getuser()}"
 
 
 def _instant(text: str | None) -> float | None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Mapping
@@ -16,11 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from cli.edge import Misuse, command, finding, print_json, read_bytes, say
-from cli.places import Data, LogUrl, log_at
+from cli.places import Data, LogUrl, caller, log_at, log_reading
 from engine.calendar import iso, parse_date, parse_instant
 from engine.decision_log.checkpoint import NoteError, VerifierKey, new_key, parse_keys, parse_private_key, verifier_key
-from engine.decision_log.entries import entry
-from engine.decision_log.log import DecisionLog
 from engine.decision_log.read import Entry, LogReader
 from engine.decision_log.storage import open_storage
 
@@ -215,7 +212,7 @@ def show(
 
         found = reader.matching(claim, containing=id or patient or "", since=start, newest=limit)
         what = {"what": "show", "of": id, "patient": patient, "since": start, "entries": len(found), "as": "fhir" if fhir else None}
-        _log_reading(log_at(data, log), **what)
+        log_reading(log_at(data, log), **what)
         if json and not fhir:
             print_json([{"segment": one.segment, "index": one.index, **reader.readable(one.body or {})} for one in found])
             return
@@ -281,7 +278,7 @@ def prove(
             found = reader.find(id)
         if found is None:
             raise NotProved("there is no such entry")
-        _log_reading(log_at(data, log), what="prove", of=id, patient=(found.body or {}).get("patient"))
+        log_reading(log_at(data, log), what="prove", of=id, patient=(found.body or {}).get("patient"))
         typer.echo(print_proof(prove_entry(storage, found.segment, found.index)))
     except NotProved as error:
         say(str(error))
@@ -319,7 +316,7 @@ def expunge(
         finally:
             storage.close()
     else:
-        found = expunge_entries(log_at(data, log), instant, now, _caller())
+        found = expunge_entries(log_at(data, log), instant, now, caller())
     if json:
         print_json({"before": iso(instant), "expunged": not dry_run, "segments": {one.segment: len(one.indexes) for one in found}})
         return
@@ -330,18 +327,6 @@ def expunge(
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _log_reading(url: str, **said: Any) -> None:
-    with DecisionLog(url, name="shell") as log:
-        log.append_now(entry("read", time.time(), caller=_caller(), **said))
-
-
-def _caller() -> str:
-    try:
-        return f"shell:{getpass.getuser()}"
-    except (KeyError, OSError):  # a container may run as somebody whom it does not know
-        return f"shell:{os.getuid()}"
 
 
 def _keys(file: Path) -> list[VerifierKey]:

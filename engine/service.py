@@ -20,12 +20,12 @@ from typing import Any, Protocol, TypeAlias
 from msgspec import Struct
 
 from engine.answer import Answer
-from engine.consent.acts import Done, Preview, directives_of, patient_of, perform, preview
+from engine.consent.acts import Done, Preview, directives_of, patient_of, perform_all, preview
 from engine.consent.directives import parse_directives
 from engine.consent.directory import Directory
 from engine.consent.fold import Record
 from engine.consent.identifiers import Formats, check_identifiers
-from engine.consent.store import Conflict, ConsentStore, Token, Witness
+from engine.consent.store import Also, Conflict, ConsentStore, Token, Witness
 from engine.decision_log.entries import ActEntry, DecisionEntry, Scribe, encode, new_id, pack_entry, read_of
 from engine.errors import RequestError, shown, suggest
 from engine.pack import Pack
@@ -238,32 +238,51 @@ class Service:
         between raises `LogUnavailable`, and the record's own list of acts, where it has the same identifier, says which. Raises what `look` and
         `engine.consent.acts.perform` do.
         """
-        live, now = self.live, self.clock()
+        return self.act_together([request], by, self.clock(), at_least, supported)[0]
+
+    def act_together(
+        self, requests: Sequence[Request], by: By, now: float, at_least: Token | None = None, supported: Collection[str] | None = None,
+        also: Also | None = None,
+    ) -> list[tuple[Look, Done]]:  # fmt: skip
+        """Do several acts on one record, all of them or none (`engine.consent.acts.perform_all`), each in the log like one that is done alone."""
+        live = self.live
         if live.store is None:
             raise RequestError("action", "there is no consent store to act on")
+        requests = [self._acceptable(live, one) for one in requests]
+        patient, record, token = self.record(live, requests[0], now, at_least)
+        if any(patient_of(live.pdp, one) != patient for one in requests):
+            raise RequestError("patient", "acts that are done together are about one record")
+        answers = [live.pdp.decide(one, record) for one in requests]
+        looks = [Look(new_id(), now, patient, token, [one], live, withheld([one], supported)) for one in answers]
+        if all(one.permits(0) for one in looks):
+            for request in requests:
+                directives_of(live.pdp, request, record, record.at)  # what an act leaves out is said before anything is
+        self._log_acts(looks, by, "asked")
+        ids = [one.id for one in looks]
+        try:
+            done = perform_all(
+                live.pdp, live.store, requests, now, Conflict, ids=ids, also=also, admits=lambda one: one.permitted and not withheld([one], supported)
+            )
+        except (RequestError, Conflict):
+            self._log_acts(looks, by, "refused")  # nothing was written
+            raise
+        for look, one in zip(looks, done, strict=True):
+            look.answers, look.withheld = [one.answer], withheld([one.answer], supported)
+        self._log_acts(looks, by, "done" if all(one.permits(0) for one in looks) else "refused", done)
+        return list(zip(looks, done, strict=True))
+
+    def _acceptable(self, live: Live, request: Request) -> Request:
         name, acts = request.action.name, live.pdp.pack.vocabulary.acts
         if name not in acts:
             raise RequestError("action.name", f"{shown(name)} is no act on a record", suggest(name, acts))
         check_read(live.pdp.pack, request)
         request = self.settle(request)
         check_identifiers(live.pdp.pack, request)
-        patient, record, token = self.record(live, request, now, at_least)
-        answer = live.pdp.decide(request, record)
-        look = Look(new_id(), now, patient, token, [answer], live, withheld([answer], supported))
-        if look.permits(0):
-            directives_of(live.pdp, request, record, record.at)  # what an act leaves out is said before anything is
-        self.log.append_now(encode(ActEntry(mode="one", state="asked", **said(look, by))))
-        try:
-            done = perform(live.pdp, live.store, request, now, Conflict, id=look.id, admits=lambda one: one.permitted and not withheld([one], supported))
-        except (RequestError, Conflict):
-            self._became(look, by, "refused")  # nothing was written
-            raise
-        look.answers, look.withheld = [done.answer], withheld([done.answer], supported)
-        self._became(look, by, "done" if look.permits(0) else "refused", directives=done.directives, after=str(done.token))
-        return look, done
+        return request
 
-    def _became(self, look: Look, by: By, state: str, **more: Any) -> None:
-        self.log.append_now(encode(ActEntry(mode="one", state=state, **more, **said(look, by))))
+    def _log_acts(self, looks: Sequence[Look], by: By, state: str, done: Sequence[Done] = ()) -> None:
+        became: list[dict[str, Any]] = [{"directives": one.directives, "after": str(one.token)} for one in done] or [{} for _ in looks]
+        self.log.append_now(*(encode(ActEntry(mode="one", state=state, **more, **said(look, by))) for look, more in zip(looks, became, strict=True)))
 
     # --- looking ahead ---
 

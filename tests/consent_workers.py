@@ -5,6 +5,7 @@ They are forked, by a small server of `multiprocessing`, from a process that has
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -24,6 +25,7 @@ from engine.consent.store import Conflict, ConsentStore, OutcomeUnknown, StoreUn
 from engine.pack import load_pack
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
+from engine.service import By, Service
 from engine.vocabulary import Vocabulary
 
 _FORKING = "HABILIS_TESTS_FORKING"
@@ -40,6 +42,24 @@ UNBLOCK = [{"kind": "block", "withdraw": True, "target": {"professional": PHYSIC
 @cache
 def pdp() -> Pdp:
     return Pdp(load_pack(PACK))
+
+
+class Memory:
+    """A log that keeps what it is given here."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    async def append(self, *bodies: bytes) -> None:
+        self.append_now(*bodies)
+
+    def append_now(self, *bodies: bytes) -> None:
+        self.entries += map(json.loads, bodies)
+
+
+def admissions(pdp: Pdp, store: ConsentStore, **more: Any) -> Admissions:
+    """Takes messages into a store, with a log in memory."""
+    return Admissions(Service(pdp, store, Memory()), By("a feed"), **more)
 
 
 def reading(patient: str) -> Request:
@@ -167,7 +187,7 @@ def write_through_outages(connection: Connection, address: str, patient: str) ->
 
 def take_messages(connection: Connection, address: str, messages: list[bytes], at: float) -> None:
     """Take admission messages, at this instant, and say what became of each, until killed."""
-    desk = Admissions(pdp(), ConsentStore(address, VOCABULARY, timeout=30.0))
+    desk = admissions(pdp(), ConsentStore(address, VOCABULARY, timeout=30.0))
     for number, data in enumerate(messages):
         done = desk.take(data, at, str(number))
         connection.send(done.outcome if isinstance(done, Taken) else str(done))

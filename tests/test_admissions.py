@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consent_workers import admissions as of_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +59,7 @@ def stores(place: Path) -> Iterator[None]:
 
 
 def admissions(*known: Mapping[str, Any], **more: Any) -> Admissions:
-    return Admissions(PDP, STORES.new(*(known or ({"kind": "opened"},))), **more)
+    return of_store(PDP, STORES.new(*(known or ({"kind": "opened"},))), **more)
 
 
 def kept(desk: Admissions) -> list[tuple[str, Any, bool]]:
@@ -469,7 +470,7 @@ def test_a_damaged_message_is_taken_or_a_dead_letter(cuts: list[tuple[int, int, 
     text = message(zfa(f1="ACTIF", f6="Y", f9="IO", f11="IC", f12="20261120"), control=f"M-{next(NUMBERS)}")
     for place, length, piece in cuts:
         text = text[:place] + piece + text[place + length :]
-    desk = Admissions(PDP, STORES.opened[0] if STORES.opened else STORES.new({"kind": "opened"}))
+    desk = of_store(PDP, STORES.opened[0] if STORES.opened else STORES.new({"kind": "opened"}))
     before = desk.store.read(PATIENT, NOW)[1]
     done = take(text, desk)
     assert isinstance(done, Taken) or (done.place and done.reason and desk.store.read(PATIENT, NOW)[1] == before)
@@ -478,7 +479,7 @@ def test_a_damaged_message_is_taken_or_a_dead_letter(cuts: list[tuple[int, int, 
 @settings(max_examples=200)
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_taken_or_a_dead_letter(data: bytes, begins_well: bool):
-    desk = Admissions(PDP, STORES.opened[0] if STORES.opened else STORES.new({"kind": "opened"}))
+    desk = of_store(PDP, STORES.opened[0] if STORES.opened else STORES.new({"kind": "opened"}))
     done = take(message()[:150].encode() + data if begins_well else data, desk)
     assert isinstance(done, DeadLetter)
     assert desk.imports.letter(done.id) == done

@@ -50,13 +50,18 @@ def url(place: Path) -> str:
 
 
 @pytest.fixture
-def consent(url: str) -> Run:
+def log_url(place: Path) -> str:
+    return f"sqlite:///{place}/log"
+
+
+@pytest.fixture
+def consent(url: str, log_url: str) -> Run:
     """`habilis consent` on a store of its own."""
 
     def run(*arguments: object, stdin: bytes | str | None = None) -> Any:
-        return habilis("consent", *arguments, "--store", url, stdin=stdin)
+        return habilis("consent", *arguments, "--store", url, "--log", log_url, stdin=stdin)
 
-    assert run("init").stdout == "the store is ready\n"
+    assert run("init").stdout.startswith("the store is ready, and its log: ")
     return run
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from consent_workers import VOCABULARY, Worker, pdp, take_messages
+from consent_workers import VOCABULARY, Worker, admissions, pdp, take_messages
 from test_admissions import CLINIC, HOSPITAL, INS, PATIENT, message, zfa
 
 from engine.calendar import parse_instant
@@ -39,7 +39,7 @@ def store(address: str) -> Iterator[ConsentStore]:
 
 @pytest.fixture
 def desk(store: ConsentStore) -> Admissions:
-    return Admissions(pdp(), store)
+    return admissions(pdp(), store)
 
 
 def take(desk: Admissions, text: str, name: str = "a message", at: float = NOW) -> Taken | DeadLetter:
@@ -74,7 +74,7 @@ def test_a_message_is_taken_once_across_restarts_and_processes(address: str):
         with ConsentStore(address, VOCABULARY, create=True) as store:
             if not number(store):
                 store.append(PATIENT, OPENED, NOW)
-            outcomes += [taken(Admissions(pdp(), store), text) for text in (message(), SILENT)]
+            outcomes += [taken(admissions(pdp(), store), text) for text in (message(), SILENT)]
     assert outcomes == ["written", "nothing", *["replayed"] * 4]
     with ConsentStore(address, VOCABULARY) as store:
         assert number(store) == 2
@@ -83,15 +83,15 @@ def test_a_message_is_taken_once_across_restarts_and_processes(address: str):
 def test_another_message_of_the_same_identifier_is_a_dead_letter_after_a_restart_too(desk: Admissions, address: str):
     taken(desk, message())
     with ConsentStore(address, VOCABULARY) as other:
-        assert dead(Admissions(pdp(), other), message(zfa(f9="IO"))).place == "MSH-10"
-        assert taken(Admissions(pdp(), other), message(zfa(f9="IO"), facility=f"X^{CLINIC}")) == "written"
+        assert dead(admissions(pdp(), other), message(zfa(f9="IO"))).place == "MSH-10"
+        assert taken(admissions(pdp(), other), message(zfa(f9="IO"), facility=f"X^{CLINIC}")) == "written"
 
 
 def test_what_a_structure_said_last_holds_after_a_restart_too(desk: Admissions, address: str):
     for control, code, date in (("M-1", "IC", "20261110"), ("M-3", "INC", "20261112"), ("M-4", "IC", "20261112")):
         assert taken(desk, message(zfa(f11=code, f12=date), control=control)) == "written"
     with ConsentStore(address, VOCABULARY) as other:
-        late = dead(Admissions(pdp(), other), message(zfa(f11="IC", f12="20261111"), control="M-2"))
+        late = dead(admissions(pdp(), other), message(zfa(f11="IC", f12="20261111"), control="M-2"))
         assert (late.place, late.reason) == ("ZFA-12", "is older than what this structure has already said")
 
 
@@ -135,7 +135,7 @@ def test_an_importer_that_is_killed_leaves_each_message_taken_whole_or_not_at_al
                 time.sleep(chance.random() * 0.004)
                 worker.kill()
             acknowledged = (number(store) - 1) // 3
-        desk = Admissions(pdp(), store)
+        desk = admissions(pdp(), store)
         outcomes = [done.outcome for done in (desk.take(data, NOW) for data in texts) if isinstance(done, Taken)]
         assert outcomes == ["replayed"] * acknowledged + ["written"] * (40 - acknowledged) and 0 < acknowledged < 40
         bases = Counter(str(one.directive["basis"]).partition(" of ")[0] for one in store.history(PATIENT)[1:])
@@ -154,7 +154,7 @@ def test_of_two_that_say_something_older_and_newer_at_once_the_newer_stays(addre
             def work(text: str, gate: threading.Barrier = gate) -> None:
                 gate.wait()
                 with ConsentStore(address, VOCABULARY, timeout=20.0) as own:
-                    take(Admissions(pdp(), own), text)
+                    take(admissions(pdp(), own), text)
 
             threads = [threading.Thread(target=work, args=(text,)) for text in (older, newer)]
             for thread in threads:
@@ -230,7 +230,7 @@ def test_a_letter_is_retaken_when_it_is_mended_around_it(desk: Admissions):
 def test_a_letter_is_retaken_when_its_sender_sends_it_again(desk: Admissions):
     text = message(facility="CHU-X", pid3=INS)
     unknown = dead(desk, text)
-    registered = Admissions(pdp(), desk.store, structures={"CHU-X": CLINIC})
+    registered = admissions(pdp(), desk.store, structures={"CHU-X": CLINIC})
     assert taken(registered, text) == "written"
     assert desk.imports.letter(unknown.id).state == "retaken"
     assert taken(registered, text) == "replayed"
@@ -238,7 +238,7 @@ def test_a_letter_is_retaken_when_its_sender_sends_it_again(desk: Admissions):
 
 def test_a_replay_that_was_dead_elsewhere_is_retaken(desk: Admissions):
     text = message()
-    strange = Admissions(pdp(), desk.store, speaks_for=[CLINIC])
+    strange = admissions(pdp(), desk.store, speaks_for=[CLINIC])
     letter = dead(strange, text)
     assert taken(desk, text.replace("\r", "\r\n")) == "written", "other bytes of the same message"
     (done,) = desk.retry(letter.id, NOW)
@@ -295,10 +295,10 @@ def test_a_backup_carries_what_was_taken_and_the_dead_letters(desk: Admissions, 
     taken(desk, OPPOSED)
     dead(desk, "lost")
     with ConsentStore(f"sqlite:///{place}/other.db" if address.startswith("postgresql") else postgres.new_place(), VOCABULARY, create=True) as other:
-        dead(Admissions(pdp(), other), "gone")
+        dead(admissions(pdp(), other), "gone")
         for store in (other, desk.store):
             store.restore(str(place / "backup.db"))
-            again = Admissions(pdp(), store)
+            again = admissions(pdp(), store)
             assert [one.id for one in again.imports.letters(None)] == [letter.id] and again.imports.letter(letter.id) == letter
             assert [taken(again, text) for text in (message(), OPPOSED)] == ["replayed", "written"], "what was lost is taken again"
 
@@ -306,7 +306,7 @@ def test_a_backup_carries_what_was_taken_and_the_dead_letters(desk: Admissions, 
 def test_a_store_that_is_gone_takes_nothing_and_says_so(place: Path):
     path = place / "consent.db"
     with ConsentStore(f"sqlite:///{path}", VOCABULARY, create=True) as store:
-        desk = Admissions(pdp(), store)
+        desk = admissions(pdp(), store)
         store.append(PATIENT, OPENED, NOW)
         path.rename(place / "away.db")
         for text in (message(), HURT):

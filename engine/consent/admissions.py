@@ -14,21 +14,24 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection
 
 from engine.calendar import iso, local_instant
-from engine.consent.acts import Done, perform_all
+from engine.consent.acts import Done
 from engine.consent.identifiers import check_identifier
 from engine.consent.imports import DeadLetter, Entry, Imports
-from engine.consent.store import Also, Conflict, ConsentStore
+from engine.consent.store import Also, Conflict
 from engine.errors import Diagnostic, RequestError, shown, suggest
 from engine.pack import Pack
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
 from engine.sheets import read_sheet
 from engine.specs import AdmissionSpec
+
+if TYPE_CHECKING:
+    from engine.service import By, Service
 
 MAX_BYTES = 1_000_000
 MAX_LINES = 5_000
@@ -396,15 +399,20 @@ class Taken:
 
 
 class Admissions:
-    """Takes admission messages into a consent store.
+    """Takes admission messages into the consent store of a service, which has their acts in its log, in the name of `by`.
 
     `structures`: see `read_message`. `speaks_for`: the structures that the sender, once authenticated, may speak for; without it a message is believed, as in a
     file that an officer imports.
     """
 
-    def __init__(self, pdp: Pdp, store: ConsentStore, *, structures: Mapping[str, str] | None = None, speaks_for: Collection[str] | None = None):
-        self.pdp, self.store, self.imports = pdp, store, Imports(store)
-        self.structures, self.speaks_for = dict(structures or {}), speaks_for
+    def __init__(self, service: Service, by: By, *, structures: Mapping[str, str] | None = None, speaks_for: Collection[str] | None = None):
+        assert service.live.store is not None
+        self.service, self.by, self.store = service, by, service.live.store
+        self.imports, self.structures, self.speaks_for = Imports(self.store), dict(structures or {}), speaks_for
+
+    @property
+    def pdp(self) -> Pdp:
+        return self.service.live.pdp
 
     def take_all(self, messages: Iterable[tuple[str, bytes]], at: float) -> tuple[list[Taken], list[DeadLetter]]:
         """Take several messages, each with the name that its dead letter would have, in their order."""
@@ -431,7 +439,7 @@ class Admissions:
         return list(self.take_file(letter.data, at, letter.name))
 
     def take(self, data: bytes, at: float, name: str = "") -> Taken | DeadLetter:
-        """Take one message: its acts are done together, or it is a dead letter. What goes wrong with the store is raised: the message may be taken again."""
+        """Take one message: its acts are done together, or it is a dead letter. What goes wrong with store or log is raised: the message may be taken again."""
         sender = _sender(data)
         try:
             message = read_message(data, self.pdp.pack, self.structures)
@@ -453,7 +461,7 @@ class Admissions:
 
         def check(connection: Connection) -> None:
             if self.imports.has(connection, entry):
-                raise _Replayed
+                raise _Replayed("MSH-10", "was taken before")
             overtaken = self.imports.overtaken(connection, entry)
             for said in message.said:
                 if said.place in overtaken:
@@ -485,7 +493,7 @@ class Admissions:
             except Conflict:
                 self._enter(enter)  # whoever took it meanwhile is seen now
             return []
-        done = perform_all(self.pdp, self.store, [self._request(message, said) for said in message.said], at, Conflict, also=enter)
+        done = [one for _, one in self.service.act_together([self._request(message, said) for said in message.said], self.by, at, also=enter)]
         for said, one in zip(message.said, done, strict=True):
             if not one.answer.permitted:
                 raise RequestError(said.place, f"`{said.action}` is refused by {one.answer.rule or 'no rule'}: {one.answer.words()}")
@@ -505,8 +513,8 @@ class Admissions:
         return Request(asks, Action(said.action, properties), Entity("record", message.patient), {**spec.context, "basis": basis})
 
 
-class _Replayed(Exception):
-    """The message was taken before."""
+class _Replayed(RequestError):
+    """The message was taken before: nothing is done, and nothing is wrong."""
 
 
 def _id(data: bytes) -> str:
