@@ -11,8 +11,10 @@ import gc
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from contextlib import suppress
+from errno import EADDRINUSE
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -132,6 +134,17 @@ def _end_with(parent: BaseProcess) -> None:
     """Of several workers: stop when the process that watches over them has died. Nobody would start this one again, and it would keep the port."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def unusable(host: str, port: int) -> str:
+    """Why nothing can listen on an address; blank when something can."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will: what it closed a moment ago is in nobody's way
+            one.bind((host, port))
+    except OSError as error:
+        return "something else listens there: end it, or choose another port" if error.errno == EADDRINUSE else (error.strerror or str(error)).lower()
+    return ""
 
 
 def serve(settings: Settings) -> None:

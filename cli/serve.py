@@ -32,6 +32,7 @@ def serve(
     Every setting is an environment variable too (HABILIS_STORE, HABILIS_LOG, HABILIS_CALLERS ...); secrets belong there.
     """
     from api.server import serve as start
+    from api.server import unusable
     from api.settings import Settings, places
 
     said: dict[str, Any] = {"pack": pack, "callers": callers, "host": host, "port": port, "workers": workers, "open": open_ or None, "create": create or None}
@@ -42,6 +43,9 @@ def serve(
         where = ".".join(str(part) for part in first["loc"])
         raise Misuse(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}") from None
     url = f"http://{settings.host}:{settings.port}"
+    if why := unusable(settings.host, settings.port):
+        typer.echo(f"cannot listen on {settings.host}:{settings.port}: {why}", err=True)
+        raise typer.Exit(1)
     if settings.open:
         say(LOUD.format(url=url))
     say(f"{url} (described at {url}/openapi.json); stop with Ctrl-C")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """What `habilis serve` would have served with."""
     made: list[Settings] = []
     monkeypatch.setattr(api.server, "serve", made.append)
+    monkeypatch.setattr(api.server, "unusable", lambda host, port: "")
     return made
 
 
@@ -109,3 +111,17 @@ def test_what_is_not_there_is_an_error_and_is_not_made(elsewhere: Path) -> None:
 def test_what_is_no_address_is_said() -> None:
     assert "sqlite:///FILE" in habilis("consent", "init", "--store", "nonsense", code=2).stderr
     assert habilis("journal", "follow", "--once", "--journal", "nonsense", code=2).stderr
+
+
+@pytest.mark.parametrize(("host", "why"), [("127.0.0.1", "something else listens there: end it, or choose another port"), ("localhost", None), ("::1", None)])
+def test_an_address_that_is_taken_is_said_in_one_line(elsewhere: Path, host: str, why: str | None) -> None:
+    try:
+        taken = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with taken:
+        result = habilis("serve", "--open", "--create", "--host", host, "--port", taken.getsockname()[1], code=1)
+        assert result.stdout == "" and len(result.stderr.splitlines()) == 1
+        assert result.stderr.startswith(f"cannot listen on {host}:{taken.getsockname()[1]}: {why or ''}")
+    assert list(elsewhere.iterdir()) == []
+    assert api.server.unusable(host, 0) == ""
