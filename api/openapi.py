@@ -21,9 +21,10 @@ from engine.calendar import iso
 from engine.consent.identifiers import Formats
 from engine.pack import Reason
 from engine.pdp import Pdp
-from engine.vocabulary import Cell, Coded, Elapsed, Given, Member, Path, Same
+from engine.vocabulary import Cell, Coded, Elapsed, Given, Member, Path, Same, Vocabulary
 
 Json = dict[str, Any]
+ACTS = "/consent/v1/acts"
 SUMMARY = "Who may do what to which document of whose record, and why."
 ABOUT = """\
 Decisions as OpenID AuthZEN Authorization API 1.0 asks for them, each in the decision log before it is answered; acts on consent; the journal.
@@ -51,7 +52,27 @@ def described(app: FastAPI, routes: Iterable[BaseRoute], pdp: Pdp, free: Collect
             _describe(operation, () if path in free else roles.get((path, method), (ROLE,)))
             _show(operation, path, method, examples)
             made["paths"].setdefault(path, {})[method] = operation
+    if acts := made["paths"].get(ACTS):
+        acts["post"]["description"] += _read_by_acts(pdp.pack.vocabulary)
     return made
+
+
+def _read_by_acts(vocabulary: Vocabulary) -> str:
+    """What each act reads of the action, and which of it leaves a part of what the target says."""
+    lines = []
+    for name, acts in vocabulary.acts.items():
+        read: dict[str, str] = {}
+        for act in acts:
+            narrows = vocabulary.kinds[act.kind].narrows
+            target = act.target[1] if isinstance(act.target, tuple) else act.target
+            for key, path in (("", target), ("", act.until), *act.properties):
+                steps = path.for_action(name) if isinstance(path, Path) else ()
+                if len(steps) > 1 and steps[0] == "action":
+                    forms = " or ".join(f"`{form}`" for form in narrows.get(key, ()))
+                    read.setdefault(steps[1], f" (of a target {forms})" if forms else "")
+        words = [f"`{key}`{of}" for key, of in sorted(read.items())]
+        lines += [f"- `{name}`: {', '.join(words)}"] if words else []
+    return "\n\nWhat acts read of `action.properties`:\n\n" + "\n".join(lines) if lines else ""
 
 
 def roles_of(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -196,7 +217,7 @@ class Examples:
             named |= {"type": form, "id": id}
         preview = about | {"viewer": self.subject, "documents": [self.resource], "act": does}
         return {
-            ("/consent/v1/acts", "post"): (about | {"action": does}, {**self._permit(), "directives": [directive]}),
+            (ACTS, "post"): (about | {"action": does}, {**self._permit(), "directives": [directive]}),
             ("/consent/v1/access-list", "post"): (about, {**self._permit(), "access_list": [named]}),
             ("/consent/v1/history", "post"): (about | {"kind": directive["kind"]}, {**self._permit(), "history": [{"recorded": iso(AT), **directive}]}),
             ("/consent/v1/preview", "post"): (preview, {"documents": [seen]}),

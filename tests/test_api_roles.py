@@ -139,6 +139,12 @@ def test_every_route_has_an_example_of_its_request_and_of_its_answer(description
         assert any("example" in kind for kind in one["responses"]["200"]["content"].values()), (path, method)
 
 
+def test_the_route_of_acts_says_what_each_reads(description: dict[str, Any]) -> None:
+    told = description["paths"]["/consent/v1/acts"]["post"]["description"].splitlines()
+    assert {"- `block`: `target`", "- `grant_access`: `by`, `given`, `target`, `until`"} <= set(told)
+    assert {f"- `{name}`: `structure` (of a target `deposited`), `target`" for name in ("mask_documents", "unmask_documents")} <= set(told)
+
+
 def test_examples_speak_every_language_of_the_pack(description: dict[str, Any]) -> None:
     for path, method, one in operations(description):
         for kind in one["responses"]["200"]["content"].values():
