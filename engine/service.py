@@ -34,7 +34,9 @@ from engine.request import Action, Entity, Request
 from engine.vocabulary import Path
 
 REMEMBERED = 100_000
-"""Identifiers found well-formed that a service remembers before it starts again."""
+"""Identifiers of a kind found well-formed that a service remembers before it starts again."""
+PATIENT = ("patient", "")
+NOBODY: frozenset[Any] = frozenset()
 
 
 class FalseClaim(RequestError):
@@ -80,7 +82,8 @@ class Live:
     pdp: Pdp
     store: ConsentStore | None
     scribe: Scribe
-    known: set[tuple[str, str]] = field(default_factory=set)
+    known: dict[tuple[str, str], set[Any]] = field(default_factory=dict)
+    """Identifiers found well-formed, by what they are of: the part of a request, and its type or property."""
     readers: dict[str, RecordOf] = field(default_factory=dict)
     places: dict[str, Spelled] = field(default_factory=dict)
 
@@ -106,6 +109,13 @@ class Live:
 
 
 RecordOf: TypeAlias = Callable[[Entity], Any]
+
+
+def of_one_record(record_of: RecordOf, resources: Sequence[Entity]) -> bool:
+    records = [record_of(one) for one in resources]
+    return records.count(records[0]) == len(records)
+
+
 Spelled: TypeAlias = tuple[tuple[str, Formats], ...]
 
 
@@ -157,15 +167,13 @@ class Service:
         if self.directory is not None:
             first, resources = self.settled(first, resources)
         check_subject(live, first.subject)
-        resources = [_readable(live, action.name, one) for one in resources]
+        resources = _readable(live, action.name, resources)
         first = Request(first.subject, first.action, resources[0], first.context)
         patient, record, token = self.record(live, first, now, at_least, witness)
         if len(resources) == 1:
             answers: Sequence[Answer] = [live.pdp.decide(first, record)]
         else:
-            record_of = live.record_of(action.name)
-            of_first = record_of(resources[0])
-            if any(record_of(one) != of_first for one in resources):
+            if not of_one_record(live.record_of(action.name), resources):
                 raise RequestError("resource", "resources of several records are decided one record at a time")
             answers = live.pdp.decide_many(first.subject, first.action, resources, first.context, record)
         return Look(new_id(), now, patient, token, answers, live, withheld(answers, supported))
@@ -212,7 +220,7 @@ class Service:
         if vocabulary.patient is None or live.store is None or request.action.name not in vocabulary.actions:
             return "", live.pdp.fold((), now), None
         patient = live.record_of(request.action.name)(request.resource)
-        if patient.__class__ is not str or ("", patient) not in live.known:
+        if patient.__class__ is not str or patient not in live.known.get(PATIENT, ()):
             patient = patient_of(live.pdp, request)
             _check_patient(live, patient)
         record, token = live.store.read(patient, now, at_least, witness)
@@ -318,43 +326,52 @@ def check_read(pack: Pack, request: Request) -> None:
 
 def check_subject(live: Live, subject: Entity) -> None:
     """One person under two spellings is two people to a block: whoever asks is written as the pack says, and so is whose record it is."""
-    if (subject.type, subject.id) not in live.known:
-        _check(live, subject.type, subject.id, "subject.id", live.pdp.pack.identifiers.subjects.get(subject.type, ()))
+    _check(live, ("subject", subject.type), subject.id, "subject.id", live.pdp.pack.identifiers.subjects.get(subject.type, ()))
 
 
 def _check_patient(live: Live, patient: str) -> None:
-    if ("", patient) not in live.known:
-        pack = live.pdp.pack
-        formats = [several for path, several in pack.identifiers.paths if path == pack.vocabulary.patient]
-        _check(live, "", patient, "patient", formats[0] if formats else ())
+    pack = live.pdp.pack
+    _check(live, PATIENT, patient, "patient", next((several for path, several in pack.identifiers.paths if path == pack.vocabulary.patient), ()))
 
 
-def _check(live: Live, kind: str, value: str, where: str, formats: Formats) -> None:
+def _check(live: Live, kind: tuple[str, str], value: str, where: str, formats: Formats) -> None:
     if not formats:
+        return
+    known = live.known.setdefault(kind, set())
+    if value in known:
         return
     mistakes = [one.mistake(value) for one in formats]
     if all(mistakes):
         raise RequestError(where, mistakes[0], "; ".join(one.about for one in formats if one.about))
-    if len(live.known) >= REMEMBERED:
-        live.known.clear()
-    live.known.add((kind, value))
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known.add(value)
 
 
-def _readable(live: Live, action: str, resource: Entity) -> Entity:
-    """A resource as the policy reads it: somebody named in a spelling that the pack does not have counts as nobody, so that a fact about him takes the value
+def _readable(live: Live, action: str, resources: Sequence[Entity]) -> Sequence[Entity]:
+    """Resources as the policy reads them: somebody named in a spelling that the pack does not have counts as nobody, so that a fact about him takes the value
     that refuses. The same person under another spelling would be somebody of whom the record says nothing."""
-    properties = resource.properties
     for name, formats in live.spelled(action):
-        value = properties.get(name)
-        if value is None or (value.__class__ is str and (name, value) in live.known):
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            try:
-                _check(live, name, one, name, formats)
-            except (RequestError, TypeError):
-                properties = {key: kept for key, kept in properties.items() if key != name}
-                break
-    return resource if properties is resource.properties else Entity(resource.type, resource.id, properties)
+        kind = "resource", name
+        try:
+            named = {one.properties.get(name) for one in resources}
+        except TypeError:  # a list of several
+            named = {kind}
+        named.discard(None)
+        if not named <= live.known.get(kind, NOBODY):
+            resources = [_without_misspelt(live, kind, formats, one) for one in resources]
+    return resources
+
+
+def _without_misspelt(live: Live, kind: tuple[str, str], formats: Formats, resource: Entity) -> Entity:
+    _, name = kind
+    value = resource.properties.get(name)
+    try:
+        for one in () if value is None else value if isinstance(value, list) else [value]:
+            _check(live, kind, one, name, formats)
+    except (RequestError, TypeError):
+        return Entity(resource.type, resource.id, {key: kept for key, kept in resource.properties.items() if key != name})
+    return resource
 
 
 def _is_main(directory: Directory, value: Any) -> bool:

@@ -166,8 +166,10 @@ def test_only_well_written_identifiers_are_remembered(place: Place) -> None:
         with pytest.raises(RequestError, match=r"subject\.id"):
             service.look(professional(str(n)), READ, [document()], CARE)
     service.look(professional(), READ, [document()], CARE)
-    assert {("professional", PHYSICIAN), ("", PATIENT)} <= service.live.known
-    assert {kind for kind, _ in service.live.known} <= {"professional", "", "structure", "author"} and len(service.live.known) < 6
+    known = service.live.known
+    assert known["subject", "professional"] == {PHYSICIAN} and known["patient", ""] == {PATIENT}
+    assert set(known) <= {("subject", "professional"), ("patient", ""), ("resource", "structure"), ("resource", "author")}
+    assert sum(map(len, known.values())) < 6
 
 
 # --- the directory ---------------------------------------------------------------------------------------------------
