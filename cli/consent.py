@@ -470,7 +470,7 @@ def preview_access(
         choose("action", doing, pdp.pack.vocabulary.actions)
         act = settled(pdp, _request(pdp, doing, patient, subject, None, None, None), desk.directory)
     now = desk.store.read(patient, time.time())[0].at
-    directives = parse_directives([one.directive for one in desk.store.history(patient)], pdp.pack.vocabulary)
+    directives = parse_directives([one.directive for one in desk.store.history(patient)], pdp.pack.vocabulary, kept=True)
     if desk.directory is not None:
         directives = tuple(map(desk.directory.normalise, directives))
     seen = preview(pdp, directives, act, several[0].subject, [one.resource for one in several], parts["context"], now)

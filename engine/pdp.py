@@ -109,9 +109,10 @@ class Pdp:
     # --- records ---
 
     def fold(self, directives: Iterable[Directive] | Sequence[Mapping[str, Any]], at: float, revision: int | None = None) -> Record:
-        """The record that directives (or their JSON) amount to at an instant, in seconds since 1970. Raises `RequestError` for JSON that is no directive."""
+        """The record that directives (or their JSON, as it was kept) amount to at an instant, in seconds since 1970. Raises `RequestError` for JSON that is no
+        directive."""
         several = list(directives)
-        known = several if all(isinstance(one, Directive) for one in several) else parse_directives(several, self.pack.vocabulary)
+        known = several if all(isinstance(one, Directive) for one in several) else parse_directives(several, self.pack.vocabulary, kept=True)
         return fold(known, self.pack.vocabulary, at, revision)  # type: ignore[arg-type]
 
     # --- decisions ---

@@ -234,6 +234,10 @@ class KindSpec(Spec):
     intervals: list[str] = []
     properties: list[str] = []
     narrows: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    dates: list[str] = []
+    words: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    rows: dict[str, str] = {}
+    not_after: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     ends: list[str] = []
     group: str | None = None
 
@@ -247,6 +251,7 @@ class ActSpec(Spec):
     until: str | None = None
     days: str | None = None
     properties: dict[str, str] = {}
+    required: list[str] = []
 
 
 class GridSpec(Spec):

@@ -161,7 +161,10 @@ class Fact:
 class Kind:
     """A kind of directive: the forms of its target, its properties, the kinds it withdraws, the property that names a group, the forms that are intervals.
 
-    `narrows` maps a property to the forms of target that it narrows: with it, a directive holds for less.
+    `narrows` maps a property to the forms of target that it narrows: with it, a directive holds for less. What follows is asked of new directives alone, since
+    what was accepted stands: `dates` are properties that are a date or an instant, not to come when it is recorded (all that an `elapsed` fact reads are);
+    `words` maps a property to all the words it takes, `rows` a form of target to the grid of which it names a row, `not_after` a date to those of the record
+    before which it lies.
     """
 
     name: str
@@ -171,6 +174,10 @@ class Kind:
     group: str | None = None
     intervals: tuple[str, ...] = ()
     narrows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    dates: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Mapping[str, Grid] = field(default_factory=dict)
+    not_after: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +186,7 @@ class Act:
 
     `target` is a path to an object `{type, id}` (or `{type, from, until}`) or a form and the path to its value; nothing: everybody. `until` is a path;
     without one there, `days` after the
-    act, 0 being no end. `properties` are words or paths; one whose input is missing is left out. `text` is `when` as it is written.
+    act, 0 being no end. `properties` are words or paths; one whose input is missing is left out, unless it is `required`. `text` is `when` as it is written.
     """
 
     kind: str
@@ -191,6 +198,7 @@ class Act:
     days: int = 0
     properties: tuple[tuple[str, str | Path], ...] = ()
     text: str = ""
+    required: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         target = self.target[1] if isinstance(self.target, tuple) else self.target
@@ -199,7 +207,7 @@ class Act:
         said += ["from now"] if self.from_now else []
         said += [f"until {self.until}"] if self.until else []
         said += [f"for {self.days} days"] if self.days else []
-        return ", ".join([*said, *(f"{key} {word}" for key, word in self.properties)])
+        return ", ".join([*said, *(f"{key} {word}" + (", required" if key in self.required else "") for key, word in self.properties)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,9 @@ class _Builder:
     def __init__(self, spec: VocabularySpec, settings: Mapping[str, Scalar], zone: str, files: Mapping[str, bytes], found: list[Diagnostic]):
         self.spec, self.settings, self.zone, self.files, self.found = spec, settings, zone, files, found
         self.actions = {action: about for about, actions in spec.actions.items() for action in actions}
-        self.kinds = {name: _kind(name, one) for name, one in spec.kind.items()}
         self.lists = {name: self.sheet(one.file, ()) for name, one in spec.code_list.items()}
         self.grids = {name: self.grid(name, one) for name, one in spec.grid.items()}
+        self.kinds = {name: self.kind(name, one) for name, one in spec.kind.items()}
 
     def report(self, code: str, message: str, where: tuple[str, ...] = (), help: str = "") -> None:
         from engine.pack import _at_key
@@ -86,6 +86,18 @@ class _Builder:
         acts = {action: tuple(self.act(action, one, draft) for one in several) for action, several in self.spec.act.items()}
         return Vocabulary(draft.subjects, self.actions, facts, self.kinds, self.grids, possible, self.zone, patient, acts)
 
+    def kind(self, name: str, spec: KindSpec) -> Kind:
+        """A kind of directive. What an `elapsed` fact reads of it is a date, whether or not the kind says so."""
+        read = [one.since.split(".") for facts in self.spec.fact.values() for one in facts.values() if isinstance(one, ElapsedSpec)]
+        dates = [*spec.dates, *(steps[2] for steps in read if steps[:2] == ["record", name] and len(steps) == 3 and steps[2] in spec.properties)]
+        rows = {form: self.grids[grid] for form, grid in spec.rows.items() if grid in self.grids}
+        narrows, words = ({key: tuple(several) for key, several in said.items()} for said in (spec.narrows, spec.words))
+        not_after = {key: tuple(("record", *other.split(".")) for other in others) for key, others in spec.not_after.items()}
+        return Kind(
+            name, tuple(spec.targets), tuple(spec.properties), tuple(spec.ends), spec.group, tuple(spec.intervals), narrows,
+            tuple(dict.fromkeys(dates)), words, rows, not_after,
+        )  # fmt: skip
+
     def act(self, action: str, spec: ActSpec, draft: Vocabulary) -> Act:
         """A directive that an action records; what is wrong with it is reported, and nothing is recorded of a pack that does not check."""
         where = ("act", action)
@@ -97,6 +109,12 @@ class _Builder:
         for key in spec.properties:
             if kind and key not in kind.properties:
                 self.report("property-unknown", f"a directive of kind `{spec.kind}` has no `{key}`", where, suggest(key, kind.properties))
+            elif kind and not spec.properties[key].startswith("@"):
+                self.check_word(kind, key, spec.properties[key], where)
+        for key in spec.required:
+            if key not in spec.properties:
+                help = suggest(key, spec.properties) or "`required` names some of the act's `properties`"
+                self.report("property-unknown", f"`{key}` is required, and the act does not record it", where, help)
         target: Path | tuple[str, Path] | None = None
         if isinstance(spec.target, str):
             target = self.path(spec.target, where)
@@ -116,7 +134,14 @@ class _Builder:
                 words.append((key, read))
         when = self.condition(spec.when, draft, where) if spec.when else None
         until = self.path(spec.until, where) if spec.until else None
-        return Act(spec.kind, when, spec.withdraw, target, spec.from_ == "now", until, days if isinstance(days, int) else 0, tuple(words), spec.when)
+        length = days if isinstance(days, int) else 0
+        return Act(spec.kind, when, spec.withdraw, target, spec.from_ == "now", until, length, tuple(words), spec.when, tuple(spec.required))
+
+    def check_word(self, kind: Kind, key: str, word: str, where: tuple[str, ...]) -> None:
+        """A word that a fact asks for or an act records is one of those that the kind declares, where it declares some."""
+        words = kind.words.get(key, (word,))
+        if word not in words:
+            self.report("word-unknown", f"`{word}` is not a word of the `{key}` of a directive of kind `{kind.name}`", where, _close(word, words))
 
     def check_names(self) -> None:
         for what, words in (("subjects", self.spec.subjects), *(("actions." + about, actions) for about, actions in self.spec.actions.items())):
@@ -141,14 +166,27 @@ class _Builder:
             for key in kind.properties:
                 if key in OWN:
                     self.report("property-name", f"every directive has `{key}`: it cannot be a property", ("kind", name, "properties"), "give it another name")
-            for key, forms in kind.narrows.items():
-                if key not in kind.properties:
-                    help = suggest(key, kind.properties) or "`narrows` names some of the kind's `properties`"
-                    self.report("property-unknown", f"a directive of kind `{name}` has no `{key}`", ("kind", name, "narrows"), help)
-                for form in forms:
+            for what, keys in (("narrows", kind.narrows), ("dates", kind.dates), ("words", kind.words), ("not_after", kind.not_after)):
+                for key in keys:
+                    if key not in kind.properties:
+                        help = suggest(key, kind.properties) or f"`{what}` names some of the kind's `properties`"
+                        self.report("property-unknown", f"a directive of kind `{name}` has no `{key}`", ("kind", name, what), help)
+            for what, several in (*(("narrows", forms) for forms in kind.narrows.values()), ("rows", self.spec.kind[name].rows)):
+                for form in several:
                     if form not in kind.targets:
                         message = f"a directive of kind `{name}` has no target `{form}`"
-                        self.report("target-unknown", message, ("kind", name, "narrows"), _close(form, kind.targets))
+                        self.report("target-unknown", message, ("kind", name, what), _close(form, kind.targets))
+            for grid in self.spec.kind[name].rows.values():
+                if grid not in self.grids:
+                    self.report("grid-unknown", f"unknown grid `{grid}`", ("kind", name, "rows"), _close(grid, self.grids))
+            for key, others in kind.not_after.items():
+                if key in kind.properties and key not in kind.dates:
+                    self.report("property-date", f"`{key}` of a directive of kind `{name}` is no date", ("kind", name, "not_after"), "add it to its `dates`")
+                for _, *other in others:
+                    known = self.kinds.get(other[0])
+                    if known is None or len(other) != 2 or other[1] not in (*known.dates, "from", "until"):
+                        help = "write KIND.PROPERTY with one of the kind's `dates`, `from` or `until`"
+                        self.report("path-unknown", f"`{'.'.join(other)}` is no date of a record", ("kind", name, "not_after"), help)
             if kind.group and kind.narrows:
                 help = "whoever is in a group is in it for everything"
                 self.report("property-narrows", f"a directive of kind `{name}` puts somebody in a group: nothing narrows it", ("kind", name, "narrows"), help)
@@ -376,6 +414,8 @@ class _Builder:
             if key not in kind.properties:
                 help = suggest(key, kind.properties) or f"its kind declares {_list(kind.properties) or 'no properties'}"
                 self.report("property-unknown", f"a directive of kind `{spec.kind}` has no `{key}`", (*where, "with"), help)
+            if not word.startswith("@"):
+                self.check_word(kind, key, word, (*where, "with"))
             wanted = self.path(word[1:], (*where, "with")) if word.startswith("@") else word
             if wanted is not None:
                 conditions.append((key, wanted))
@@ -496,11 +536,6 @@ class _Builder:
             message = f"`{grid.file}` has no column `{spec.column_is}`"
             self.report("column-missing", message, (*where, "column_is"), _close(spec.column_is or "", grid.columns))
         return (Cell(grid, row, column, codes, spec.column_is, letters) if row else None), values
-
-
-def _kind(name: str, spec: KindSpec) -> Kind:
-    narrows = {key: tuple(forms) for key, forms in spec.narrows.items()}
-    return Kind(name, tuple(spec.targets), tuple(spec.properties), tuple(spec.ends), spec.group, tuple(spec.intervals), narrows)
 
 
 def _stand_in(name: str, spec: AnyFact) -> Fact:

@@ -89,6 +89,7 @@ RECORDS: Mapping[str, list[dict[str, Any]]] = {
     ],
 }  # fmt: skip
 CONTEXT = {"purpose": "care", "patient_request": True}
+REQUIRED = {"birth_date": "1979-03-28", "ground": "measure"}
 FORMS = sorted({form for kind in french().pack.vocabulary.kinds.values() for form in kind.targets})
 IDENTIFIERS = (PHYSICIAN, NURSE, OTHER, HOSPITAL, RESIDENCE, GUARDIAN, PATIENT, "11488-4")
 
@@ -106,8 +107,9 @@ def targets() -> Iterator[dict[str, Any] | None]:
 
 
 def well_written(form: str, id: str) -> bool:
-    formats = french().pack.identifiers.targets.get(form, ())
-    return not formats or not all(one.mistake(id) for one in formats)
+    formats, kinds = french().pack.identifiers.targets.get(form, ()), french().pack.vocabulary.kinds.values()
+    rows = all(id in kind.rows[form].rows for kind in kinds if form in kind.rows)
+    return rows and (not formats or not all(one.mistake(id) for one in formats))
 
 
 @cache
@@ -118,7 +120,8 @@ def recorded(who: str, record: str) -> frozenset[tuple[str, str]]:
     folded = pdp.fold(RECORDS[record], AT)
     for action in (action for action in ACTS if pdp.pack.vocabulary.actions[action] == "record"):
         for target in targets():
-            request = Request(SUBJECTS[who], Action(action, {} if target is None else {"target": target}), Entity("record", patient), CONTEXT)
+            properties = REQUIRED if target is None else {**REQUIRED, "target": target}
+            request = Request(SUBJECTS[who], Action(action, properties), Entity("record", patient), CONTEXT)
             if pdp.decide(request, folded).permitted:
                 several = directives_of(pdp, request, folded, AT)
                 assert several, "an act records something"

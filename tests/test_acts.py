@@ -173,6 +173,17 @@ CASES = {
         ask(HOLDER, "reopen"), (OPEN, {"kind": "closed", "recorded": "2026-01-01T00:00:00Z"}), ({"kind": "closed", "withdraw": True},),
         reads(HOLDER), "H00", "H01",
     ),
+    "correct_identity": Case(
+        ask(INSURANCE, "correct_identity", birth_date="1979-03-28"), (OPEN, CHILD, REPRESENTED), (ADULT,), reads(PARENT), "H03", "H05", restrictive=True
+    ),
+    "record_death": Case(
+        ask(INSURANCE, "record_death", date_of_death="2026-11-20"), (OPEN, ADULT), ({"kind": "deceased", "date_of_death": "2026-11-20"},),
+        reads(HOLDER), "H01", "H00", restrictive=True,
+    ),
+    "withdraw_death": Case(
+        ask(INSURANCE, "withdraw_death"), (OPEN, ADULT, {"kind": "deceased", "date_of_death": "2026-11-20"}), ({"kind": "deceased", "withdraw": True},),
+        reads(HOLDER), "H00", "H01",
+    ),
     "grant_access by the holder": Case(
         ask(HOLDER, "grant_access", target=DOCTOR_, until="2026-12-24", given="in_person"), (OPEN,),
         ({"kind": "authorisation", "target": HIM, "from": START, "until": "2026-12-24", "given": "in_person", "by": "holder"},),

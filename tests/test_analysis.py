@@ -317,6 +317,7 @@ UPHELD_BY = {
     "blocked-changes-nothing-but-his-own": "R05-delete: deleted",
     "masked-is-read-only-by-those-entitled": "R09: deleted",
     "only-the-holder-masks-many-at-once": "H06-representative: deleted",
+    "only-assurance-maladie-says-who-the-holder-is": "A16: subject.kind negated",
     "no-reading-for-another-purpose": "R02: deleted",
     "no-reading-without-strong-authentication": "R03: deleted",
     "refused-break-glass": "R12: deleted",
@@ -343,6 +344,7 @@ UPHELD_BY = {
     "representation-only-adds": "H05: effect flipped",
     "authorisation-only-adds-to-feeding": "W01-consent: consent.authorised negated",
     "team-consent-only-adds-to-feeding": "W01-consent: consent.team_consent negated",
+    "known-majority-only-adds": "A14-majority: consent.majority_proved negated",
 }
 """For each invariant of the French pack a mistake in one line that breaks it: none holds for nothing."""
 

@@ -22,6 +22,8 @@ from engine.request import Action, Entity, Request
 
 ACTS, ACCESS, HISTORY, PREVIEW = (f"/consent/v1/{name}" for name in ("acts", "access-list", "history", "preview"))
 TEAM, MEMBER, CHILD, MOTHER = "750000036", "10000023126", "112057510804351", "279035121518989"
+MAN, BOY = "185077505601435", "114067505601307"
+INSURANCE = {"type": "organisation", "id": "750000036", "properties": {"kind": "assurance_maladie"}}
 CARE = {"purpose": "care"}
 
 
@@ -162,6 +164,36 @@ def test_a_stay_is_masked_previewed_and_unmasked(server: Server, desk: httpx.Cli
     act(desk, patient(), "unmask_documents", **stay)
     assert seen() == [True, True, True, True]
     act(desk, patient(), "revoke_access", **target(NURSE))
+
+
+@pytest.mark.parametrize(
+    ("date", "told"),
+    [("2999-01-01", "is yet to come"), ("12/05/2012", "must be a date, or a date and time with its offset"), ("2012-02-30", "must be a date")],
+)
+def test_a_birth_date_that_cannot_be_opens_no_record(
+    server: Server, desk: httpx.Client, portal: httpx.Client, kept: ConsentStore, date: str, told: str
+) -> None:
+    """A man born in 1985 of whom somebody said 2999 would be a minor for ever, and whoever was declared his parent would read."""
+    holder, entries = patient(MAN), len(logged(server, "act"))
+    answer = desk.post(ACTS, json=asked(holder, "open", record(MAN), CARE, birth_date=date))
+    assert answer.status_code == 400 and answer.json().startswith("the directive `identity` of `open`.birth_date: " + told) and date not in answer.json()
+    thought = about(holder, MAN, viewer=professional(), viewer_context=CARE, documents=[document(patient=MAN)])
+    answer = portal.post(PREVIEW, json=thought | {"act": {"name": "open", "properties": {"birth_date": date}}})
+    assert answer.status_code in (200, 400) and "then" not in answer.text
+    assert everything(kept, MAN) == ((), ()) and len(logged(server, "act")) == entries
+
+
+def test_the_identity_service_corrects_a_birth_date_and_a_representative_is_heard(desk: httpx.Client, store: httpx.Client) -> None:
+    act(desk, patient(BOY), "open", record(BOY), birth_date="1985-07-02")
+    act(desk, INSURANCE, "declare_representation", record(BOY), **target(MOTHER, "representative"), ground="minority")
+    reads = question({"type": "representative", "id": MOTHER}, resource=document(patient=BOY))
+    decisions = [store.post(ONE, json=reads).json()["decision"]]
+    for name, said in (("correct_identity", {"birth_date": "2014-06-02"}), ("record_death", {"date_of_death": "2026-01-10"}), ("withdraw_death", {})):
+        refused = desk.post(ACTS, json=asked(patient(BOY), name, record(BOY), CARE, **said))
+        assert refused.status_code == 200 and refused.json()["decision"] is False and refused.json()["directives"] == []
+        act(desk, INSURANCE, name, record(BOY), **said)
+        decisions.append(store.post(ONE, json=reads).json()["decision"])
+    assert decisions == [False, True, False, True]
 
 
 @pytest.mark.parametrize("name", ["read", "list", "deposit", "read_traces", "preview", "no_such_action"])
@@ -317,8 +349,7 @@ def test_a_treating_physician_reads_what_others_said_but_of_documents(desk: http
 def test_a_representative_reads_what_he_said_himself(server: Server, desk: httpx.Client) -> None:
     """He may read all but secret sessions and what he may not see. The service cannot tell those, so it tells less."""
     act(desk, patient(CHILD), "open", record(CHILD), birth_date="2012-05-07")
-    insurance = {"type": "organisation", "id": "750000036", "properties": {"kind": "assurance_maladie"}}
-    act(desk, insurance, "declare_representation", record(CHILD), **target(MOTHER, "representative"), ground="minority")
+    act(desk, INSURANCE, "declare_representation", record(CHILD), **target(MOTHER, "representative"), ground="minority")
     author = professional("10000023142", structure="750000093", profession="G15_50")
     secret = document("DOC-SECRET", patient=CHILD, author="10000023142", structure="750000093")
     act(desk, author, "hide_from_representatives", secret, CARE | {"patient_request": True})

@@ -246,6 +246,14 @@ BAD_ACTS: dict[str, tuple[list[str], str]] = {
         ["act", "mask_documents", PATIENT, *(f"--with=action.target.{one}" for one in ("type=deposited", "from=2026-02-01", "until=2026-01-01"))],
         "the directive `mask` of `mask_documents`.target.deposited.until: is not after `from`",
     ),
+    "a birth date to come": (
+        ["act", "correct_identity", PATIENT, "--as", "organisation:750000044", "--with=subject.kind=assurance_maladie", "--with=action.birth_date=2999-01-01"],
+        "the directive `identity` of `correct_identity`.birth_date: is yet to come",
+    ),
+    "a birth date of another country": (
+        ["act", "correct_identity", PATIENT, "--as", "organisation:750000044", "--with=subject.kind=assurance_maladie", "--with=action.birth_date=28/03/1979"],
+        "the directive `identity` of `correct_identity`.birth_date: must be a date",
+    ),
     "who asks under another spelling": (
         ["block", PATIENT, DOCTOR, "--as", "professional:1000000002"], "subject.id: is not written like an identifier of a professional",
     ),

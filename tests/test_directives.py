@@ -16,7 +16,7 @@ from engine.consent.fold import Record, fold
 from engine.errors import RequestError
 from engine.facts import value_of
 from engine.request import Action, Entity, Request
-from engine.vocabulary import Elapsed, Fact, Kind, Path, Vocabulary
+from engine.vocabulary import Elapsed, Fact, Grid, Kind, Path, Vocabulary
 
 DAY = 86_400.0
 OF_AGE = Fact("consent.of_age", Elapsed(Path("", ("record", "identity", "birth_date")), "days", 2), (False, True), True, True)
@@ -26,7 +26,7 @@ KINDS = [
     Kind("membership", ("professional",), ("team",), group="team"),
     Kind("exclusion", ("professional",), ends=("membership", "authorisation")),
     Kind("mask", ("document", "type", "deposited", "everybody"), ("structure", "note"), intervals=("deposited",), narrows={"structure": ("deposited",)}),
-    Kind("identity", ("everybody",), ("birth_date",)),
+    Kind("identity", ("everybody",), ("birth_date",), dates=("birth_date",)),
     Kind("leave", ("professional",), ("ward",), ("rest",), narrows={"ward": ("professional",)}),
     Kind("rest", ("professional",), ("ward",), narrows={"ward": ("professional",)}),
 ]
@@ -213,7 +213,7 @@ def test_any_json_is_a_directive_or_is_refused(data):
 
 
 def record(*several: dict[str, Any], at: float = NOW, revision: int | None = None) -> Record:
-    return fold(parse_directives(several, VOCABULARY), VOCABULARY, at, revision)
+    return fold(parse_directives(several, VOCABULARY, kept=True), VOCABULARY, at, revision)
 
 
 def held(made: Record) -> list[str]:
@@ -363,9 +363,96 @@ def test_the_latest_directive_of_a_kind_says_its_instants():
     assert made.instant(("record", "block", "from")) is None
 
 
-@pytest.mark.parametrize("text", ["1979-02-30", "unknown", "1979", "1979-03-28T00:00:00"])
+UNREADABLE = ["1979-02-30", "unknown", "1979", "12/05/2012", "1979-03-28T00:00:00"]
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_a_date_that_makes_no_sense_is_no_instant(text):
     assert record({"kind": "identity", "birth_date": text}).instant(("record", "identity", "birth_date")) is None
+
+
+@pytest.mark.parametrize(("text", "begins"), [("2026-11-22", "2026-11-22T00:00:00+01:00"), ("2026-11-21T10:00:01+01:00", "2026-11-21T10:00:01+01:00")])
+def test_a_date_to_come_is_no_instant_until_it_has_come(text, begins):
+    steps, born = ("record", "identity", "birth_date"), {"kind": "identity", "birth_date": text}
+    made = record(born)
+    assert (made.instant(steps), made.dated(steps), made.holds_until) == (None, paris(begins), paris(begins))
+    assert record(born, at=paris(begins)).instant(steps) == paris(begins)
+
+
+# --- what is asked of new ones -----------------------------------------------------------------------------------------
+
+BORN = {"kind": "identity", "birth_date": "1979-03-28"}
+CELLS = Grid("read", "matrix/read.csv", ("A",), {"11488-4": {"A": "R"}, "11502-2": {"A": "X"}}, frozenset())
+LISTED = replace(
+    VOCABULARY,
+    kinds=VOCABULARY.kinds
+    | {
+        "mask": replace(VOCABULARY.kinds["mask"], rows={"type": CELLS}),
+        "authorisation": replace(VOCABULARY.kinds["authorisation"], words={"by": ("holder", "representative")}),
+    },
+)
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_a_new_directive_has_dates_that_can_be_read(text):
+    with pytest.raises(RequestError) as caught:
+        parsed(**BORN | {"birth_date": text})
+    assert str(caught.value) == f"directive.birth_date: {DATED}"
+
+
+@pytest.mark.parametrize(
+    ("said", "at"),
+    [
+        ({"birth_date": "2999-01-01"}, NOW),
+        ({"birth_date": "2026-11-22"}, NOW),
+        ({"birth_date": "2026-11-21T10:00:01+01:00"}, NOW),
+        ({"birth_date": "2026-11-22", "recorded": "2026-11-21T10:00:00+01:00"}, None),
+        ({"birth_date": "2026-11-22", "recorded": "2999-01-01T00:00:00Z"}, NOW),
+        ({"birth_date": "1979-03-28"}, float("nan")),
+    ],
+    ids=["the wrong century", "tomorrow", "in a second", "after it says it was recorded", "whatever it says of itself", "at no instant"],
+)
+def test_a_new_directive_has_dates_that_have_come(said, at):
+    with pytest.raises(RequestError) as caught:
+        parse_directive(BORN | said, VOCABULARY, at=at)
+    assert str(caught.value) == "directive.birth_date: is yet to come (record it once it is past, or mend the year)"
+
+
+@pytest.mark.parametrize("text", ["2026-11-21", "2026-11-21T10:00:00+01:00", "1900-01-01", "0001-01-01"])
+def test_a_date_up_to_the_very_instant_has_come(text):
+    assert parse_directive(BORN | {"birth_date": text}, VOCABULARY, at=NOW).properties == {"birth_date": text}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"kind": "mask", "target": {"type": "11488-5"}}, "directive.target.type: `11488-5` is not a row of `matrix/read.csv` (did you mean `11488-4`?)"),
+        ({"kind": "mask", "target": {"type": ["11488-4", "NOSUCH"]}},
+         "directive.target.type: `NOSUCH` is not a row of `matrix/read.csv` (look in its first column)"),
+        ({"kind": "authorisation", "target": {"professional": "1"}, "by": "holdr"},
+         "directive.by: `holdr` is not a word of this kind (did you mean `holder`?)"),
+        ({"kind": "authorisation", "target": {"professional": "1"}, "by": "mum"},
+         "directive.by: `mum` is not a word of this kind (it takes holder, representative)"),
+    ],
+    ids=["a row almost right", "no row", "a word almost right", "no word"],
+)  # fmt: skip
+def test_a_new_directive_names_rows_and_words_that_there_are(data, told):
+    with pytest.raises(RequestError) as caught:
+        parse_directive(data, LISTED)
+    assert str(caught.value) == told
+    assert parse_directive(data, LISTED, kept=True)
+    assert parse_directive(data | {"withdraw": True}, LISTED).withdraw
+
+
+@pytest.mark.parametrize("data", [{"target": {"type": "11502-2"}}, {"target": {"document": "NOSUCH"}}, {}], ids=["a row", "another form", "everybody"])
+def test_what_names_a_row_or_aims_at_something_else_is_accepted(data):
+    assert parse_directive({"kind": "mask"} | data, LISTED)
+
+
+def test_what_was_kept_stands_and_can_be_withdrawn():
+    for text in [*UNREADABLE, "2999-01-01"]:
+        assert parse_directives([BORN | {"birth_date": text}], VOCABULARY, kept=True)
+        assert parse_directive(BORN | {"birth_date": text, "withdraw": True}, VOCABULARY, at=NOW).withdraw
 
 
 # --- laws --------------------------------------------------------------------------------------------------------------

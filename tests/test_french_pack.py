@@ -124,6 +124,9 @@ MAY: dict[str, set[str]] = {
     "end_representation": {HOLDER, ORGANISATION},
     "mask_documents": {HOLDER, REPRESENTATIVE},
     "unmask_documents": {HOLDER, REPRESENTATIVE},
+    "correct_identity": {ORGANISATION},
+    "record_death": {ORGANISATION},
+    "withdraw_death": {ORGANISATION},
 }
 """Who can be permitted each act, in some situation: sections 5 to 8 of the policy."""
 

@@ -1177,6 +1177,67 @@ CASES = [
         """,
     ),
     case(
+        "a-date-that-is-no-property",
+        "vocabulary.toml", 'properties = ["birth_date"]\n', 'properties = ["birth_date"]\ndates = ["birthdate"]\n',
+        """
+        vocabulary.toml:24: error[property-unknown]: a directive of kind `identity` has no `birthdate`
+           24 | dates = ["birthdate"]
+          help: did you mean `birth_date`?
+        """,
+    ),
+    case(
+        "a-date-after-what-is-no-date",
+        "vocabulary.toml", 'properties = ["given"]\n', 'properties = ["given"]\nnot_after = { given = ["identity.birth_date", "identity.birthday"] }\n',
+        """
+        vocabulary.toml:20: error[path-unknown]: `identity.birthday` is no date of a record
+           20 | not_after = { given = ["identity.birth_date", "identity.birthday"] }
+          help: write KIND.PROPERTY with one of the kind's `dates`, `from` or `until`
+        vocabulary.toml:20: error[property-date]: `given` of a directive of kind `consent` is no date
+           20 | not_after = { given = ["identity.birth_date", "identity.birthday"] }
+          help: add it to its `dates`
+        """,
+    ),
+    case(
+        "words-of-what-is-no-property",
+        "vocabulary.toml", 'properties = ["birth_date"]\n', 'properties = ["birth_date"]\nwords = { birthdate = ["today"] }\n',
+        """
+        vocabulary.toml:24: error[property-unknown]: a directive of kind `identity` has no `birthdate`
+           24 | words = { birthdate = ["today"] }
+          help: did you mean `birth_date`?
+        """,
+    ),
+    case(
+        "a-fact-that-asks-for-a-word-that-there-is-not",
+        "vocabulary.toml", 'properties = ["given"]\n', 'properties = ["given"]\nwords = { given = ["in_persn", "remotely"] }\n',
+        """
+        vocabulary.toml:117: error[word-unknown]: `in_person` is not a word of the `given` of a directive of kind `consent`
+          117 | with = { given = "in_person" }
+          help: did you mean `in_persn`?
+        """,
+    ),
+    case(
+        "rows-of-no-grid-and-of-no-target",
+        "vocabulary.toml", 'properties = ["given"]\n', 'properties = ["given"]\nrows = { place = "read", team = "raed" }\n',
+        """
+        vocabulary.toml:20: error[grid-unknown]: unknown grid `raed`
+           20 | rows = { place = "read", team = "raed" }
+          help: did you mean `read`?
+        vocabulary.toml:20: error[target-unknown]: a directive of kind `consent` has no target `place`
+           20 | rows = { place = "read", team = "raed" }
+          help: there are `team`, `everybody`
+        """,
+    ),
+    case(
+        "an-act-that-requires-what-it-does-not-record",
+        "vocabulary.toml", "[condition]\n",
+        '[[act.close]]\nkind = "identity"\nproperties = { birth_date = "@action.day" }\nrequired = ["birthdate"]\n[condition]\n',
+        """
+        vocabulary.toml:33: error[property-unknown]: `birthdate` is required, and the act does not record it
+           33 | [[act.close]]
+          help: did you mean `birth_date`?
+        """,
+    ),
+    case(
         "an-interval-that-is-no-target",
         "vocabulary.toml", '[kind.block]\ntargets = ["professional"]', '[kind.block]\ntargets = ["professional", "deposited"]\nintervals = ["deposit"]',
         """

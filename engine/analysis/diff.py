@@ -217,10 +217,9 @@ def _longest_rise(numbers: Sequence[int]) -> set[int]:
 def _act_changes(before: Pack, after: Pack) -> dict[str, str]:
     """What each action that records something else recorded, and records."""
     old, new = before.vocabulary.acts, after.vocabulary.acts
-    return {
-        action: " -> ".join("; ".join(map(str, acts.get(action, ()))) or "nothing" for acts in (old, new))
-        for action in [*old, *(action for action in new if action not in old)] if acts_of(before, action) != acts_of(after, action)
-    }  # fmt: skip
+    changed = [action for action in dict.fromkeys([*old, *new]) if acts_of(before, action) != acts_of(after, action)]
+    said = {action: ["; ".join(map(str, acts.get(action, ()))) or "nothing" for acts in (old, new)] for action in changed}
+    return {action: f"{was}, of other words, rows or dates" if was == now else f"{was} -> {now}" for action, (was, now) in said.items()}
 
 
 def _fact_change(name: str, before: Vocabulary, after: Vocabulary) -> str:

@@ -17,7 +17,7 @@ from engine.evaluator.conditions import Condition, names
 from engine.evaluator.diagram import HOLDS, NONE, Store
 from engine.evaluator.slices import FIRST_OUTCOME, Builder, Slice, copy_into, facts_of, fold_constants
 from engine.pack import Pack
-from engine.vocabulary import Cell, Coded, Elapsed, Fact, Held, Member, Path, Vocabulary
+from engine.vocabulary import Cell, Coded, Elapsed, Fact, Held, Kind, Member, Path, Vocabulary
 
 if TYPE_CHECKING:
     from engine.pdp import Pdp, Runner
@@ -47,10 +47,17 @@ def acts_of(pack: Pack, action: str) -> list[Any]:
     return [
         [
             act.kind, act.withdraw, _plain(act.target), act.from_now, _plain(act.until), act.days, sorted(_plain(act.properties), key=str),
+            sorted(act.required), [] if act.withdraw else _asked_of(pack.vocabulary.kinds[act.kind]),
             {subject: _where(pack, act.when, subject, action) for subject in pack.vocabulary.subjects},
         ]
         for act in pack.vocabulary.acts.get(action, ())
     ]  # fmt: skip
+
+
+def _asked_of(kind: Kind) -> list[Any]:
+    """What a new directive of a kind must be to be accepted: its dates, words and rows."""
+    words, not_after = ({key: sorted(several) for key, several in said.items()} for said in (kind.words, kind.not_after))
+    return [sorted(kind.dates), words, {form: sorted(grid.rows) for form, grid in kind.rows.items()}, not_after]
 
 
 def _where(pack: Pack, condition: Condition | None, subject: str, action: str) -> bool | str:

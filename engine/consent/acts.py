@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from engine.answer import Answer
@@ -43,9 +43,10 @@ def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list
     for one in made:
         one |= said
         where = f"the directive `{one['kind']}` of `{request.action.name}`"
-        directive = parse_directive(one, pdp.pack.vocabulary, where=where)
+        directive = parse_directive(one, pdp.pack.vocabulary, where=where, at=at)
         check_identifiers(pdp.pack, directive, where)
         _check_changes(directive, record, where)
+        _check_order(directive, record, pdp.pack.vocabulary, where)
     return made
 
 
@@ -57,6 +58,25 @@ def _check_changes(directive: Directive, record: Record, where: str) -> None:
         if same and directive.end < known.end:
             until = "has no end" if known.end == FOREVER else "ends later"
             raise RequestError(f"{where}.until", f"overlaps one that is in force and {until}, and would change nothing", "withdraw that one first")
+
+
+def _check_order(directive: Directive, record: Record, vocabulary: Vocabulary, where: str) -> None:
+    """Refuse a date that comes a day or more after what it lies before (`not_after` of its kind). What the record does not say is compared with nothing."""
+    if directive.withdraw:
+        return
+    stated = Statement(directive.kind, directive.targets[0], replace(directive, revision=record.revision + 1))
+    said = replace(record, in_force=(*record.in_force, stated), index={})
+    for kind in vocabulary.kinds.values():
+        for key, others in kind.not_after.items():
+            for other in others:
+                if directive.kind not in (kind.name, other[1]):
+                    continue
+                first, then = said.dated(("record", kind.name, key)), said.dated(other)
+                due = None if then is None else deadline(then, "days", 1, record.zone)
+                if first is not None and due is not None and first >= due:
+                    own = directive.kind == kind.name
+                    place, sentence = (key, f"is after `{other[1]}.{other[2]}`") if own else (other[2], f"is before `{kind.name}.{key}`")
+                    raise RequestError(f"{where}.{place}", f"{sentence} of the record", "correct the one that is wrong")
 
 
 def _applies(act: Act, pdp: Pdp, request: Request, record: Record, at: float) -> bool:
@@ -86,6 +106,8 @@ def _directive(act: Act, request: Request, at: float, vocabulary: Vocabulary) ->
             value = request.look_up(word.for_action(request.action.name))
         if value is not None:
             made[key] = value
+        elif isinstance(word, Path) and key in act.required:
+            raise RequestError(".".join(word.for_action(request.action.name)), "is missing", f"`{request.action.name}` says it")
     return made
 
 

@@ -23,6 +23,8 @@ EVERYBODY = "everybody"
 """The form of a target that names nobody in particular."""
 OWN = {"kind", "target", "withdraw", "from", "until", "revision", "recorded", "recorded_by", "capacity", "basis", "id"}
 """What every directive may have; anything else is a property that its kind declares."""
+DATED = "must be a date, or a date and time with its offset"
+SUCH = "such as 2026-11-21 or 2026-11-21T10:00:00+01:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +45,28 @@ class Directive:
     source: Mapping[str, Any] = field(default_factory=dict)
 
 
-def parse_directives(data: Any, vocabulary: Vocabulary, where: str = "directives") -> tuple[Directive, ...]:
-    """Build a patient's directives from decoded JSON, oldest first; a revision left out is the place in the list, from 1."""
+def parse_directives(data: Any, vocabulary: Vocabulary, where: str = "directives", *, kept: bool = False) -> tuple[Directive, ...]:
+    """Build a patient's directives from decoded JSON, oldest first; a revision left out is the place in the list, from 1.
+
+    `kept`: they were accepted once, as for `parse_directive`.
+    """
     if not isinstance(data, Sequence) or isinstance(data, str | bytes):
         raise RequestError(where, "must be a list of directives")
-    made = [parse_directive(item, vocabulary, place, f"{where}[{place - 1}]") for place, item in enumerate(data, 1)]
+    made = [parse_directive(item, vocabulary, place, f"{where}[{place - 1}]", kept=kept) for place, item in enumerate(data, 1)]
     revisions = [directive.revision for directive in made]
     if len(set(revisions)) != len(revisions):
         raise RequestError(where, "two directives have the same revision", "number them in the order they were recorded")
     return tuple(sorted(made, key=lambda directive: directive.revision))
 
 
-def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where: str = "directive") -> Directive:
-    """Build one directive from decoded JSON; raises `RequestError` for what the pack does not declare."""
+def parse_directive(
+    data: Any, vocabulary: Vocabulary, revision: int = 1, where: str = "directive", *, at: float | None = None, kept: bool = False
+) -> Directive:
+    """Build one directive from decoded JSON; raises `RequestError` for what the pack does not declare.
+
+    `at` is the instant at which it is recorded; left out, its own `recorded`, if it has one. `kept`: it was accepted once, and stands: its dates, words and
+    rows are not looked at again. A fact that cannot read one takes the value that refuses.
+    """
     if not isinstance(data, Mapping):
         raise RequestError(where, "must be an object")
     if data.get("kind") is None:
@@ -91,7 +102,35 @@ def parse_directive(data: Any, vocabulary: Vocabulary, revision: int = 1, where:
         if key in properties and targets[0][0] not in forms:
             aimed = " or ".join(f"`{form}`" for form in forms)
             raise RequestError(f"{where}.{key}", f"narrows a target {aimed}, and this one is `{targets[0][0]}`", "leave it out, or aim at what it narrows")
-    return Directive(kind.name, targets, number, start, end, withdraw, properties, {key: value for key, value in data.items() if key in OWN})
+    made = Directive(kind.name, targets, number, start, end, withdraw, properties, {key: value for key, value in data.items() if key in OWN})
+    if not (kept or withdraw):  # what nobody would accept today can still be withdrawn
+        recorded = data.get("recorded")
+        _check_new(made, kind, vocabulary.time_zone, parse_instant(recorded) if at is None and isinstance(recorded, str) else at, where)
+    return made
+
+
+def _check_new(directive: Directive, kind: Kind, zone: str, at: float | None, where: str) -> None:
+    """Refuse a new statement that would be recorded and mean nothing, or something else. No sentence repeats a date: it may be of a birth."""
+    for key in (key for key in kind.dates if key in directive.properties):
+        instant = instant_of(directive.properties[key], zone)
+        if instant is None:
+            raise RequestError(f"{where}.{key}", DATED, SUCH)
+        if at is not None and not instant <= at:
+            raise RequestError(f"{where}.{key}", "is yet to come", "record it once it is past, or mend the year")
+    for key, words in kind.words.items():
+        if (word := directive.properties.get(key)) is not None and word not in words:
+            raise RequestError(f"{where}.{key}", f"{shown(word)} is not a word of this kind", suggest(word, words) or "it takes " + ", ".join(words))
+    for form, value in directive.targets:
+        grid = kind.rows.get(form)
+        if grid is not None and value not in grid.rows:
+            help = suggest(str(value), grid.rows) or "look in its first column"
+            raise RequestError(f"{where}.target.{form}", f"{shown(str(value))} is not a row of `{grid.file}`", help)
+
+
+def instant_of(text: str, zone: str) -> float | None:
+    """The instant of a date, from its midnight, or of a date and time with its offset; nothing for any other text."""
+    day = parse_date(text)
+    return parse_instant(text) if day is None else start_of_day(day, zone)
 
 
 def _word(value: Any, where: str) -> str:
@@ -109,7 +148,7 @@ def _bound(value: Any, otherwise: float, of_day: Any, zone: str, where: str) -> 
             return instant
         if (day := parse_date(value)) is not None:
             return of_day(day, zone)
-    raise RequestError(where, "must be a date, or a date and time with its offset", "such as 2026-11-21 or 2026-11-21T10:00:00+01:00")
+    raise RequestError(where, DATED, SUCH)
 
 
 def _targets(value: Any, kind: Kind, zone: str, where: str) -> tuple[Target, ...]:

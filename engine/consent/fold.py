@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.calendar import deadline, parse_date, parse_instant, start_of_day
-from engine.consent.directives import FOREVER, Directive, Target
+from engine.calendar import deadline, parse_instant
+from engine.consent.directives import FOREVER, Directive, Target, instant_of
 from engine.vocabulary import Elapsed, Vocabulary
 
 
@@ -50,8 +50,14 @@ class Record:
     def instant(self, steps: tuple[str, ...]) -> float | None:
         """The instant at `record.KIND.PROPERTY`; `from` (or else the instant it was recorded) and `until` are the directive's own.
 
-        A date counts from its midnight.
+        A date counts from its midnight. INVARIANT: a property that is yet to come is none: nothing can have passed since, so a fact takes its value for an
+        input that is absent. Whoever would be born in 2999 is not a minor.
         """
+        since = self.dated(steps)
+        return None if since is not None and since > self.at and steps[2] not in ("from", "until") else since
+
+    def dated(self, steps: tuple[str, ...]) -> float | None:
+        """The same, past or to come."""
         _, kind, key = steps
         directive = self.latest(kind)
         if directive is None:
@@ -62,9 +68,7 @@ class Record:
                 return own
             recorded = directive.source.get("recorded") if key == "from" else None
             return parse_instant(recorded) if isinstance(recorded, str) else None
-        text = directive.properties.get(key, "")
-        day = parse_date(text)
-        return start_of_day(day, self.zone) if day else parse_instant(text)
+        return instant_of(directive.properties.get(key, ""), self.zone)
 
 
 def fold(directives: Iterable[Directive], vocabulary: Vocabulary, at: float, revision: int | None = None) -> Record:
@@ -120,10 +124,9 @@ def _deadlines(record: Record, vocabulary: Vocabulary) -> Iterator[float]:
     """The instants to come at which an `elapsed` fact about this record turns."""
     for fact in vocabulary.facts.values():
         if isinstance(fact.form, Elapsed) and fact.form.since.steps[0] == "record":
-            since = record.instant(fact.form.since.steps)
+            since = record.dated(fact.form.since.steps)
             due = None if since is None else deadline(since, fact.form.unit, fact.form.amount, record.zone)
-            if due is not None and due > record.at:
-                yield due
+            yield from (edge for edge in (since, due) if edge is not None and edge > record.at)
 
 
 def _until(record: Record, holds_until: float) -> Record:

@@ -402,7 +402,7 @@ class ConsentStore:
         since it conflicts if the directives were recorded.
         """
         _check_patient(patient)
-        bodies = self._accepted(directives)
+        bodies = self._accepted(directives, at)
         with self._database.writing() as connection:
             revision, digest, recorded = _locked(connection, patient)
             epoch = connection.execute(select(store.c.epoch)).scalar_one()  # after the lock, which keeps the epoch as it is
@@ -420,11 +420,11 @@ class ConsentStore:
                 also(connection)
         return token
 
-    def _accepted(self, directives: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _accepted(self, directives: Sequence[Mapping[str, Any]], at: float) -> list[str]:
         """The canonical JSON of directives that the pack declares."""
         if isinstance(directives, str | bytes | Mapping) or not isinstance(directives, Sequence) or not directives:
             raise RequestError("directives", "must be a list of at least one directive")
-        return [_canonical(one, self.vocabulary, f"directives[{place}]") for place, one in enumerate(directives)]
+        return [_canonical(one, self.vocabulary, at, f"directives[{place}]") for place, one in enumerate(directives)]
 
     # --- its life ---
 
@@ -475,12 +475,12 @@ def _check_held(token: Token, known: _Known) -> int:
 
 
 def _parsed(body: str, vocabulary: Vocabulary, revision: int) -> Directive:
-    return parse_directive(msgspec.json.decode(body), vocabulary, revision, f"revision {revision}")
+    return parse_directive(msgspec.json.decode(body), vocabulary, revision, f"revision {revision}", kept=True)
 
 
-def _canonical(directive: Mapping[str, Any], vocabulary: Vocabulary, where: str) -> str:
+def _canonical(directive: Mapping[str, Any], vocabulary: Vocabulary, at: float, where: str) -> str:
     """A directive's JSON, accepted, and as it will be read: keys in order, no spaces."""
-    accepted = parse_directive(directive, vocabulary, where=where)
+    accepted = parse_directive(directive, vocabulary, where=where, at=at)
     if "revision" in directive:
         raise RequestError(f"{where}.revision", "is given by the store", "leave it out")
     try:
