@@ -30,8 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from api.tokens import UNREADABLE, CallersUnavailable, Issuer, NotAuthenticated, issuer_of, log
 from engine.errors import Diagnostic, HabilisError, PackError, shown, suggest
-from engine.pack import _at_key, _parse_toml
 from engine.request import Entity
+from engine.toml_files import at_key, parse_toml
 
 ROLES = ("store", "consent_desk", "officer", "reviewer", "portal")
 ANY = "*"
@@ -324,9 +324,9 @@ def read_callers(path: Path, data: bytes) -> CallersSpec:
     """What a file of callers says. Raises `MistakenCallers` with every mistake in it. No issuer is asked for anything, but keys in a file are read."""
     found: list[Diagnostic] = []
     files = {str(path): data}
-    spec = _parse_toml(CallersSpec, str(path), files, found)
+    spec = parse_toml(CallersSpec, str(path), files, found)
     if spec is not None:
-        found += [_at_key(str(path), files, where, code, message, help) for where, code, message, help in _mistakes(spec, path)]
+        found += [at_key(str(path), files, where, code, message, help) for where, code, message, help in _mistakes(spec, path)]
     if found:
         raise MistakenCallers(map(_mended, found))
     assert isinstance(spec, CallersSpec)

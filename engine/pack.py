@@ -12,20 +12,19 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 from zoneinfo import available_timezones
-
-from pydantic import ValidationError
 
 from engine.consent.identifiers import Identifiers, Report, build_identifiers
 from engine.errors import Diagnostic, PackError, shown, suggest
 from engine.evaluator.check import check_condition, name_problem, parse_checked
 from engine.evaluator.conditions import Condition
 from engine.sheets import Row, Sheet, decode, read_sheet
-from engine.specs import AdmissionSpec, FactSpec, FhirSpec, ObligationSpec, PackSpec, Scalar, ServiceSpec, Spec, VocabularySpec
+from engine.specs import AdmissionSpec, FhirSpec, ObligationSpec, PackSpec, Scalar, ServiceSpec, VocabularySpec
+from engine.toml_files import at_key, parse_toml
 from engine.vocabulary import Vocabulary
 from engine.vocabulary_files import INPUTS, build_vocabulary
 
@@ -174,19 +173,19 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     for name in FILES:
         if name not in files:
             found.append(Diagnostic("file-missing", f"the file `{name}` is missing", name, help="a pack has " + ", ".join(FILES)))
-    spec = _parse_toml(PackSpec, "pack.toml", files, found)
-    words = _parse_toml(VocabularySpec, "vocabulary.toml", files, found)
+    spec = parse_toml(PackSpec, "pack.toml", files, found)
+    words = parse_toml(VocabularySpec, "vocabulary.toml", files, found)
     if spec is None or words is None:
         raise PackError(found)
     if spec.pack.time_zone not in available_timezones():
         message, help = f"{shown(spec.pack.time_zone)} is not a time zone", suggest(spec.pack.time_zone, available_timezones()) or "such as Europe/Paris"
-        found.append(_at_key("pack.toml", files, ("pack", "time_zone"), "time-zone", message, help))
+        found.append(at_key("pack.toml", files, ("pack", "time_zone"), "time-zone", message, help))
     values = _settings(spec, settings or {}, files, found)
     vocabulary = build_vocabulary(words, values, spec.pack.time_zone, files, found)
     identifiers = build_identifiers(spec.identifier, vocabulary, _reporter(files, found))
     if spec.directory and (name := spec.directory.identifier) not in spec.identifier:
         help = suggest(name, spec.identifier) or "declare it under [identifier]"
-        found.append(_at_key("pack.toml", files, ("directory", "identifier"), "value-unknown", f"there is no format of identifier `{name}`", help))
+        found.append(at_key("pack.toml", files, ("directory", "identifier"), "value-unknown", f"there is no format of identifier `{name}`", help))
     _check_admission(spec, vocabulary, _reporter(files, found))
     _check_service(spec, vocabulary, _reporter(files, found))
     _check_model(files, found)
@@ -199,7 +198,7 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     reasons = _parse_reasons(files, spec, rules, lines, defaults, obligations, found)
     invariants = _parse_invariants(files, vocabulary, known, found)
     if any(reason.discreet for reason in reasons.values()) and (missing := [one for one in spec.pack.languages if not spec.discreet.get(one)]):
-        found.append(_at_key("pack.toml", files, ("discreet",), "discreet-words", f"the discreet text in `{missing[0]}` is missing", "add it under [discreet]"))
+        found.append(at_key("pack.toml", files, ("discreet",), "discreet-words", f"the discreet text in `{missing[0]}` is missing", "add it under [discreet]"))
     if any(d.severity == "error" for d in found):
         raise PackError(found)
     return Pack(
@@ -209,102 +208,12 @@ def parse_pack(files: Mapping[str, bytes], settings: Mapping[str, Scalar] | None
     )  # fmt: skip
 
 
-# --- TOML ------------------------------------------------------------------------------------------------------------
-
-
-def _parse_toml(model: type[Any], name: str, files: Mapping[str, bytes], found: list[Diagnostic]) -> Any:
-    if name not in files or (text := decode(name, files[name], found)) is None:
-        return None
-    try:
-        data = tomllib.loads(text)
-        return model.model_validate(data)
-    except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        place = re.search(r" *\(at (?:line (\d+), column (\d+)|end of document)\)", message)
-        line, column = (int(place[1]), int(place[2])) if place and place[1] else (len(text.splitlines()), 0)
-        sentence = message[: place.start()] if place else message
-        help = "text stands in double quotes" if sentence == "Invalid value" else ""
-        found.append(Diagnostic("toml-syntax", sentence[:1].lower() + sentence[1:], name, line, column, 1, _line(text, line), help))
-    except ValidationError as error:
-        found += _shape_mistakes(name, files, data, error)
-    return None
-
-
-def _shape_mistakes(name: str, files: Mapping[str, bytes], data: Any, error: ValidationError) -> Iterator[Diagnostic]:
-    """pydantic's errors in the words of the file's author: one for each key, however many shapes its value might have had."""
-    by_key: dict[tuple[str, ...], list[Any]] = {}
-    for one in error.errors():
-        by_key.setdefault(_key_path(data, one), []).append(one)
-    for path, several in by_key.items():
-        if any(len(other) > len(path) and other[: len(path)] == path for other in by_key):
-            continue
-        one, key, words = several[0], path[-1], ".".join(path)
-        if one["type"] in ("missing", "union_tag_not_found"):
-            key = key if one["type"] == "missing" else "form"
-            yield _at_key(name, files, path, "key-missing", f"the key `{key}` is missing", f"add it to `{words.removesuffix('.' + key)}`")
-        elif one["type"] == "extra_forbidden":
-            yield _at_key(name, files, path, "key-unknown", f"`{key}` is not a key here", suggest(key, _known_keys() - {key}))
-        elif one["type"] == "union_tag_invalid":
-            tags = re.findall(r"'(\w+)'", one["ctx"]["expected_tags"])
-            help = suggest(one["ctx"]["tag"], tags) or "they are " + ", ".join(tags)
-            yield _at_key(name, files, (*path, "form"), "value-type", f"{shown(one['ctx']['tag'])} is not a form of fact", help)
-        else:
-            yield _at_key(name, files, path, "value-type", f"`{words}` must be " + ", or ".join(dict.fromkeys(map(_must_be, several))))
-
-
-_SHAPES = {
-    "string": "text", "bool": "true or false", "int": "a whole number", "date": "a date", "list": "a list", "dict": "a table", "model": "a table",
-    "string_pattern_mismatch": "a name of small letters, digits, `.`, `_` and `-`", "string_too_short": "text that is not empty",
-}  # fmt: skip
-
-
-def _must_be(error: Any) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "literal_error":
-        return "one of " + ", ".join(f"`{one}`" for one in re.findall(r"'([^']+)'", context["expected"]))
-    if kind in ("too_short", "too_long"):
-        number = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
-        return f"a {'list' if context['field_type'] == 'List' else 'table'} of {number}"
-    if kind == "greater_than_equal":
-        return f"{context['ge']} or more"
-    return _SHAPES.get(kind) or _SHAPES.get(kind.partition("_")[0]) or str(error["msg"])
-
-
-def _key_path(data: Any, error: Any) -> tuple[str, ...]:
-    """Where an error is, as keys of the file: pydantic puts the shapes that it tried between them."""
-    path: list[str] = []
-    here = data
-    for part in error["loc"]:
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int)):
-            here = here[part]
-            path.append(str(part))
-    return (*path, str(error["loc"][-1])) if error["type"] == "missing" else tuple(path)
-
-
-def _known_keys() -> set[str]:
-    """Every key that the two files may have."""
-    return {info.alias or name for spec in (*Spec.__subclasses__(), *FactSpec.__subclasses__()) for name, info in spec.model_fields.items()}
-
-
-def _at_key(name: str, files: Mapping[str, bytes], path: tuple[str, ...], code: str, message: str, help: str = "") -> Diagnostic:
-    """A diagnostic at the line of the longest part of `path` that the file shows: a table's header, or the key after it."""
-    text = files[name].decode("utf-8-sig", "replace")
-    lines = text.splitlines()
-    size, line = len(path), 0
-    while size and not (line := _header(lines, path[:size])):
-        size -= 1
-    for number, row in enumerate(lines[line:], line + 1):
-        if _HEADER.match(row):
-            break
-        if size < len(path) and re.match(rf"\s*[\"']?{re.escape(path[size])}[\"']?\s*=", row):
-            line = number
-            break
-    return Diagnostic(code, message, name, line, 0, 1, _line(text, line), help)
+# --- what pack.toml's optional tables say ----------------------------------------------------------------------------
 
 
 def _reporter(files: Mapping[str, bytes], found: list[Diagnostic]) -> Report:
     """What the builders of pack.toml's optional tables say their mistakes to."""
-    return lambda where, code, message, help: found.append(_at_key("pack.toml", files, where, code, message, help))
+    return lambda where, code, message, help: found.append(at_key("pack.toml", files, where, code, message, help))
 
 
 def _check_service(spec: PackSpec, vocabulary: Vocabulary, report: Report) -> None:
@@ -361,20 +270,6 @@ def _check_admission(spec: PackSpec, vocabulary: Vocabulary, report: Report) -> 
             report(where, "key-missing", f"the key `{key}` is missing", "say who asks; the sender's identifier is `@structure`")
 
 
-_HEADER = re.compile(r"\s*\[+[^=,]*\]+\s*(#.*)?$")
-
-
-def _header(lines: list[str], path: tuple[str, ...]) -> int:
-    """The line of the table `[a.b.c]`; 0 when there is none."""
-    wanted = re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(rf"[\"']?{re.escape(part)}[\"']?" for part in path) + r"\s*\]+")
-    return next((number for number, row in enumerate(lines, 1) if wanted.match(row)), 0)
-
-
-def _line(text: str, number: int) -> str:
-    lines = text.splitlines()
-    return lines[number - 1] if 0 < number <= len(lines) else ""
-
-
 def _obligation(id: str, spec: ObligationSpec, languages: Collection[str]) -> Obligation:
     actions = None if spec.actions is None else frozenset(spec.actions)
     return Obligation(id, spec.to, actions, spec.properties, {one: text for one in languages if (text := (spec.model_extra or {}).get(one))})
@@ -386,20 +281,20 @@ def _check_obligations(spec: PackSpec, actions: tuple[str, ...], files: Mapping[
         words = one.model_extra or {}
         for key in words.keys() - keys:
             help = suggest(key, keys) or "its words are in the languages of the pack: " + ", ".join(f"`{one}`" for one in spec.pack.languages)
-            found.append(_at_key("pack.toml", files, ("obligation", id, key), "key-unknown", f"`{key}` is not a key here", help))
+            found.append(at_key("pack.toml", files, ("obligation", id, key), "key-unknown", f"`{key}` is not a key here", help))
         for language in spec.pack.languages:
             if not words.get(language):
                 message = f"the words of the obligation `{id}` in `{language}` are missing"
-                found.append(_at_key("pack.toml", files, ("obligation", id, language), "obligation-words", message, "say what is to be done"))
+                found.append(at_key("pack.toml", files, ("obligation", id, language), "obligation-words", message, "say what is to be done"))
         for action in one.actions or ():
             if action not in actions:
                 at = ("obligation", id, "actions")
-                found.append(_at_key("pack.toml", files, at, "action-unknown", f"unknown action `{action}`", suggest(action, actions)))
+                found.append(at_key("pack.toml", files, at, "action-unknown", f"unknown action `{action}`", suggest(action, actions)))
         for text in one.properties.values():
             head, *rest = text.removeprefix("@").split(".")
             if text.startswith("@") and (head not in INPUTS or not all(rest) or not rest):
                 help = suggest(head, INPUTS) or "a path starts with " + ", ".join(INPUTS)
-                found.append(_at_key("pack.toml", files, ("obligation", id, "properties"), "path-unknown", f"`{text[1:]}` is not part of a request", help))
+                found.append(at_key("pack.toml", files, ("obligation", id, "properties"), "path-unknown", f"`{text[1:]}` is not part of a request", help))
 
 
 def _settings(spec: PackSpec, given: Mapping[str, Scalar], files: Mapping[str, bytes], found: list[Diagnostic]) -> dict[str, Scalar]:
@@ -417,7 +312,7 @@ def _settings(spec: PackSpec, given: Mapping[str, Scalar], files: Mapping[str, b
         elif (one.unit and type(value) is not int) or (type(value) is int and value < 0):
             message, help = f"the setting `{name}` is a number" + (f" of {one.unit}" if one.unit else ""), "write a whole number from 0"
         if message:
-            found.append(_at_key("pack.toml", files, ("setting", name, "value"), "setting-value", message, help))
+            found.append(at_key("pack.toml", files, ("setting", name, "value"), "setting-value", message, help))
         values[name] = one.value if message else value
     return values
 
@@ -598,10 +493,10 @@ def _defaults(
     for name, rule in spec.default.items():
         at = ("pack.toml", files, ("default", name))
         if known is not None and name not in known:
-            found.append(_at_key(*at, "action-unknown", f"unknown action or group `{name}`", suggest(name, known)))
+            found.append(at_key(*at, "action-unknown", f"unknown action or group `{name}`", suggest(name, known)))
         if rule in permits:
             message = f"the default of `{name}` is the rule `{rule}`, which permits"
-            found.append(_at_key(*at, "default-permit", message, "a default refuses: give it an id of its own"))
+            found.append(at_key(*at, "default-permit", message, "a default refuses: give it an id of its own"))
     return tuple(spec.default.items())
 
 
@@ -650,7 +545,7 @@ def _parse_reasons(
             found.append(Diagnostic(code, message, "rules.csv", lines[id], help=help))
         else:
             action = next(name for name, rule in defaults if rule == id)
-            found.append(_at_key("pack.toml", files, ("default", action), code, message, help))
+            found.append(at_key("pack.toml", files, ("default", action), code, message, help))
     return made
 
 

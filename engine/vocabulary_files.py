@@ -31,6 +31,7 @@ from engine.specs import (
     SettingTest,
     VocabularySpec,
 )  # fmt: skip
+from engine.toml_files import at_key
 from engine.vocabulary import NEVER, Act, Cell, Coded, Elapsed, Fact, Form, Given, Grid, Held, Kind, Member, Path, Same, Value, Vocabulary
 
 FILE = "vocabulary.toml"
@@ -54,9 +55,7 @@ class _Builder:
         self.kinds = {name: self.kind(name, one) for name, one in spec.kind.items()}
 
     def report(self, code: str, message: str, where: tuple[str, ...] = (), help: str = "") -> None:
-        from engine.pack import _at_key
-
-        self.found.append(_at_key(FILE, self.files, where, code, message, help))
+        self.found.append(at_key(FILE, self.files, where, code, message, help))
 
     def build(self) -> Vocabulary:
         self.check_names()
@@ -223,9 +222,7 @@ class _Builder:
         before = len(self.found)
         tree = parse_checked(text, vocabulary, FILE, 0, 0, "", self.found)
         for one in self.found[before:]:  # placed again: the condition is inside a TOML string
-            from engine.pack import _at_key
-
-            self.found[self.found.index(one)] = _at_key(FILE, self.files, where, one.code, f"{one.message}, in `{text}`", one.help)
+            self.found[self.found.index(one)] = at_key(FILE, self.files, where, one.code, f"{one.message}, in `{text}`", one.help)
         return tree
 
     # --- sheets ---
