@@ -131,7 +131,7 @@ def _directives(rng: Random, around: list[Person]) -> list[dict[str, Any]]:
         made.append({"kind": "care_team_consent", "target": {"team": team[0]["structure"]}})
     made += [{"kind": "membership", "target": {"professional": one["id"]}, "team": team[0]["structure"]} for one in team]
     for one in rng.sample(around, 4):
-        given, by = rng.choice(("in_person", "remotely")), rng.choice(("holder", "professional"))
+        given, by = rng.choice(("in_person", "remotely")), rng.choice(("holder", "representative"))
         made.append({"kind": "authorisation", "target": {"professional": one["id"]}, "given": given, "by": by})
     if rng.random() < 0.3:
         made.append({"kind": "mask", "target": {"document": f"DOC-{rng.randrange(200)}"}})

@@ -566,6 +566,14 @@ MALFORMED = {
         "mask_documents", {"type": "deposited", "from": "2026-02-01", "until": "2026-01-01"},
         "the directive `mask` of `mask_documents`.target.deposited.until: is not after `from`",
     ),
+    "a type that is none": (
+        "mask_documents", at("type", "NOSUCH"),
+        "the directive `mask` of `mask_documents`.target.type: `NOSUCH` is not a row of `matrix/read.csv` (look in its first column)",
+    ),
+    "a type almost right": (
+        "mask_documents", at("type", "11502-3"),
+        "the directive `mask` of `mask_documents`.target.type: `11502-3` is not a row of `matrix/read.csv` (did you mean `11502-2`?)",
+    ),
     "everybody, and somebody": (
         "mask_documents", at("everybody", CLINIC),
         "action.target: is `everybody`, and names something (leave out `id`, `from` and `until`, or say what it names)",
@@ -597,6 +605,52 @@ def test_a_malformed_target_is_an_error_and_nothing_is_written(action: str, targ
             perform(PDP, store, request, NOW, Conflict)
     assert str(caught.value) == expected
     assert len(store.kept[PATIENT]) == 3
+
+
+def test_a_mask_of_a_type_that_nobody_knows_any_more_can_be_lifted():
+    lost = {"kind": "mask", "target": {"type": "NOSUCH"}}
+    store = Memory(OPEN, AUTHORISED, lost)
+    assert rule(reads(), store.kept[PATIENT]) == "R18"
+    done = perform(PDP, store, ask(HOLDER, "unmask_documents", target=at("type", "NOSUCH")), NOW, Conflict)
+    assert [(one["withdraw"], one["target"]) for one in done.directives] == [(True, {"type": "NOSUCH"})]
+    assert [one.kind for one in store.read(PATIENT, NOW)[0].in_force] == ["opened", "authorisation"]
+
+
+WORDS: dict[str, tuple[Request, str]] = {
+    "a ground that is none": (
+        ask(INSURANCE, "declare_representation", target=at("representative", PARENT.id), ground="minor"),
+        "the directive `representation` of `declare_representation`.ground: `minor` is not a word of this kind (did you mean `minority`?)",
+    ),
+    "mere assistance": (
+        ask(INSURANCE, "declare_representation", target=at("representative", PARENT.id), ground="assistance"),
+        "the directive `representation` of `declare_representation`.ground: `assistance` is not a word of this kind (it takes minority, measure)",
+    ),
+    "no ground": (
+        ask(INSURANCE, "declare_representation", target=at("representative", PARENT.id)),
+        "action.ground: is missing (`declare_representation` says it)",
+    ),
+    "a blank ground": (
+        ask(INSURANCE, "declare_representation", target=at("representative", PARENT.id), ground=" "),
+        "action.ground: is missing (`declare_representation` says it)",
+    ),
+    "given in a way that is none": (
+        ask(HOLDER, "grant_access", target=DOCTOR_, given="in person"),
+        "the directive `authorisation` of `grant_access`.given: `in person` is not a word of this kind (did you mean `in_person`?)",
+    ),
+    "given by nobody": (
+        ask(PHYSICIAN, "grant_access", context={"patient_request": True}, target=DOCTOR_, by="professional"),
+        "the directive `authorisation` of `grant_access`.by: `professional` is not a word of this kind (it takes holder, representative)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_", "expected"), WORDS.values(), ids=WORDS)
+def test_a_word_that_nobody_reads_is_an_error_and_nothing_is_written(request_: Request, expected: str):
+    store = Memory(OPEN, CHILD)
+    with pytest.raises(RequestError) as caught:
+        perform(PDP, store, request_, NOW, Conflict)
+    assert str(caught.value) == expected
+    assert len(store.kept[PATIENT]) == 2 and store.acts == []
 
 
 @pytest.mark.parametrize("target", [None, "professional", [], {}, {"id": DOCTOR}, at(7, DOCTOR), at("neighbour", DOCTOR)], ids=str)

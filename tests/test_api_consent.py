@@ -196,6 +196,22 @@ def test_the_identity_service_corrects_a_birth_date_and_a_representative_is_hear
     assert decisions == [False, True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("who", "name", "properties", "told"),
+    [
+        (patient(), "mask_documents", {"target": {"type": "type", "id": "11502-3"}}, "`11502-3` is not a row of `matrix/read.csv` (did you mean `11502-2`?)"),
+        (INSURANCE, "declare_representation", target(MOTHER, "representative") | {"ground": "minor"}, "(did you mean `minority`?)"),
+        (INSURANCE, "declare_representation", target(MOTHER, "representative"), "action.ground: is missing"),
+    ],
+    ids=["a type", "a ground", "no ground"],
+)
+def test_what_would_be_recorded_and_mean_nothing_is_400(desk: httpx.Client, kept: ConsentStore, who: Json, name: str, properties: Json, told: str) -> None:
+    before = everything(kept)
+    answer = desk.post(ACTS, json=asked(who, name, context=CARE, **properties))
+    assert answer.status_code == 400 and told in answer.json()
+    assert everything(kept) == before
+
+
 @pytest.mark.parametrize("name", ["read", "list", "deposit", "read_traces", "preview", "no_such_action"])
 def test_what_is_no_act_is_400(server: Server, desk: httpx.Client, kept: ConsentStore, name: str) -> None:
     before, entries = everything(kept), len(logged(server))

@@ -246,6 +246,9 @@ BAD_ACTS: dict[str, tuple[list[str], str]] = {
         ["act", "mask_documents", PATIENT, *(f"--with=action.target.{one}" for one in ("type=deposited", "from=2026-02-01", "until=2026-01-01"))],
         "the directive `mask` of `mask_documents`.target.deposited.until: is not after `from`",
     ),
+    "a type that is none": (
+        ["act", "mask_documents", PATIENT, "--target", "type:NOSUCH"], "the directive `mask` of `mask_documents`.target.type: `NOSUCH` is not a row of",
+    ),
     "a birth date to come": (
         ["act", "correct_identity", PATIENT, "--as", "organisation:750000044", "--with=subject.kind=assurance_maladie", "--with=action.birth_date=2999-01-01"],
         "the directive `identity` of `correct_identity`.birth_date: is yet to come",
