@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from json import dumps
@@ -16,7 +16,11 @@ from typing import Annotated, Any
 import typer
 
 from api.callers import ANY, ROLES, CallerSpec, CallersSpec, MistakenCallers, read_callers
-from cli.edge import Misuse, choose, command, finding, print_json, read_bytes, say
+from cli.edge import PACK, Misuse, choose, command, finding, open_pack, print_json, read_bytes, say
+from engine.decision_log.entries import Inputs
+from engine.errors import Diagnostic, shown, suggest
+from engine.pack import Pack
+from engine.toml_files import at_key
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Say who may call the service: make keys, check the file of callers.")
 
@@ -85,31 +89,52 @@ def key(json: AsJson = False) -> None:
     print_json({"key": made, "sha256": digest}) if json else say(f"key, shown only now: {made}\nsha256: {digest}")
 
 
-@app.command(epilog=_examples("check callers.toml"))
+@app.command(epilog=_examples("check callers.toml", "check callers.toml --pack examples/library_pack"))
 @command
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of callers.", show_default=False)],
+    pack: Annotated[Path, typer.Option(metavar="PACK", help="The pack whose words it uses: a folder, or a compiled pack.")] = Path(PACK),
     json: AsJson = False,
 ) -> None:
-    """Check a file of callers and say who is in it.
+    """Check a file of callers, by the words of a pack, and say who is in it.
 
     Every mistake at once. Issuers are not asked for anything. Exit code 1 when it does not check.
     """
+    data, known = read_bytes(file), open_pack(pack)
     try:
-        spec = read_callers(file, read_bytes(file))
+        spec = read_callers(file, data)
+        told = list(_unknown_words(str(file), data, spec, known))
+        if any(one.severity == "error" for one in told):
+            raise MistakenCallers(told)
     except MistakenCallers as error:
         if json:
             print_json({"fine": False, "errors": [asdict(one) for one in error.diagnostics]})
         else:
             say(str(error))
-            say(f"{len(error.diagnostics)} mistakes" if len(error.diagnostics) > 1 else "1 mistake")
+            number = sum(one.severity == "error" for one in error.diagnostics)
+            say(f"{number} mistakes" if number > 1 else "1 mistake")
         finding()
     today = datetime.now(UTC).date()
     if json:
-        print_json({"fine": True, "callers": {name: _summary(one, today) for name, one in spec.caller.items()}, "issuers": sorted(spec.issuer)})
+        callers = {name: _summary(one, today) for name, one in spec.caller.items()}
+        print_json({"fine": True, "callers": callers, "issuers": sorted(spec.issuer), "warnings": [asdict(one) for one in told]})
         return
-    for line in _lines(spec, today):
+    for line in (*_lines(spec, today), *(one.render() for one in told)):
         say(line)
+
+
+def _unknown_words(file: str, data: bytes, spec: CallersSpec, pack: Pack) -> Iterator[Diagnostic]:
+    """What a caller may say that the pack does not know: a type of subject, and (a warning, since a request may hold more than the pack reads) a property."""
+    types, read = pack.vocabulary.subjects, Inputs(pack).declared["subject"]
+    for name, caller in spec.caller.items():
+        for kind in caller.subjects:
+            if kind not in (ANY, *types):
+                at, help = ("caller", name, "subjects"), suggest(kind, types) or "they are " + ", ".join(types)
+                yield at_key(file, {file: data}, at, "subject-unknown", f"unknown subject type {shown(kind)}", help)
+        for claim in caller.claims:
+            if claim not in (ANY, *read):
+                at, help = ("caller", name, "claims"), suggest(claim, read) or "it reads " + ", ".join(read)
+                yield replace(at_key(file, {file: data}, at, "claim-unread", f"the pack reads no {shown(claim)} of a subject", help), severity="warning")
 
 
 def _callers(file: Path, data: bytes) -> CallersSpec:

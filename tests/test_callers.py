@@ -938,9 +938,33 @@ def test_check_says_who_may_call(write):
         "    asserts urgent: true",
         "portal: portal; tokens of sso",
         "issuer sso: https://sso.example, audience habilis, ES256, RS256, caller in `azp`",
+        f"{write(text)}:6: warning[claim-unread]: the pack reads no `urgent` of a subject",
+        "    6 | " + text.splitlines()[5],
+        "  help: it reads standing, profession, authentication, role, kind, structure",
     ]
     assert json.loads(habilis("check", write(text), "--json").stdout)["callers"]["pacs"]["expired"] is True
     assert habilis("check", write("")).stdout == "nobody may call\n"
+
+
+def test_check_knows_the_words_of_the_pack(write):
+    file = write(CALLER + 'subjects = { profesional = "*", "*" = "*" }\nclaims = { "*" = "*", profesion = "*", structure = [] }\n')
+    result = habilis("check", file)
+    assert (result.exit_code, result.stdout.splitlines()) == (1, [
+        f"{file}:4: error[subject-unknown]: unknown subject type `profesional`",
+        '    4 | subjects = { profesional = "*", "*" = "*" }',
+        "  help: did you mean `professional`?",
+        f"{file}:5: warning[claim-unread]: the pack reads no `profesion` of a subject",
+        '    5 | claims = { "*" = "*", profesion = "*", structure = [] }',
+        "  help: did you mean `profession`?",
+        "1 mistake",
+    ])  # fmt: skip
+    told = json.loads(habilis("check", file, "--json").stdout)
+    assert (told["fine"], [one["code"] for one in told["errors"]]) == (False, ["subject-unknown", "claim-unread"])
+    readers = write(CALLER + 'subjects = { reader = "*" }\nclaims = { colour = "*" }\n')
+    other = habilis("check", readers, "--pack", Path(__file__).parents[1] / "examples" / "library_pack", "--json")
+    assert other.exit_code == 0 and [one["code"] for one in json.loads(other.stdout)["warnings"]] == ["claim-unread"]
+    assert habilis("check", readers).exit_code == 1
+    assert habilis("check", readers, "--pack", readers.parent / "none").exit_code == 2
 
 
 def test_check_tells_every_mistake(write):
