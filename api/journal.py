@@ -23,12 +23,14 @@ from api.errors import HttpError
 from api.runtime import Runtime
 from api.shapes import EntityShape, PageShape, Role, RuntimeOf, Shape, by_of
 from engine.calendar import iso, parse_instant
+from engine.consent.store import StaleToken
 from engine.decision_log.entries import entry, pack_entry
-from engine.decision_log.read import readable
+from engine.decision_log.read import Entry, readable
 from engine.decision_log.storage import open_storage
 from engine.errors import RequestError
 from engine.journal.notices import Notice, Waiting
 from engine.journal.queries import Page, Review, Trace, position, view_of
+from engine.replay import replay as take_again
 from engine.request import Action, parse_entity
 from engine.service import By, Look
 
@@ -221,16 +223,34 @@ def _notice(one: Notice | Waiting, runtime: Runtime) -> dict[str, Any]:
 
 
 @router.get("/log/v1/decisions/{id}", tags=["log"])
-async def decision(id: Id, request: Request, runtime: RuntimeOf, caller: Reviewer) -> dict[str, Any]:
-    """The full reason of a decision, by the identifier that its answer gave: rule, article, facts, cells. That it was read is in the log, before it is told."""
-    found = await runtime.books.ask(_entries, runtime, id)
-    if not found:
+async def decision(id: Id, request: Request, runtime: RuntimeOf, caller: Reviewer, replay: bool = False) -> dict[str, Any]:
+    """The full reason of a decision, by the identifier that its answer gave: rule, article, facts, cells. That it was read is in the log, before it is told.
+
+    With `replay` it is taken again, on the record as it was known then: does the same rule decide?
+    """
+    told = await runtime.books.ask(_decision, runtime, id, replay)
+    if not told["entries"]:
         raise HttpError(404, "the log has no decision with this identifier")
-    await _read(runtime, by_of(request, caller), what="decision", of=id, patient=found[0].get("patient") or None)
-    return {"id": id, "entries": found}
+    await _read(runtime, by_of(request, caller), what="decision", of=id, patient=told["entries"][0].get("patient") or None, replay=replay or None)
+    return told
 
 
-def _entries(runtime: Runtime, id: str) -> list[dict[str, Any]]:
+def _decision(runtime: Runtime, id: str, replay: bool) -> dict[str, Any]:
+    found = _entries(runtime, id)
+    told: dict[str, Any] = {"id": id, "entries": [{"segment": one.segment, "index": one.index, **_in_words(runtime, one.body or {})} for one in found]}
+    return told | {"replay": _taken_again(runtime, found[-1].body or {})} if replay and found else told
+
+
+def _taken_again(runtime: Runtime, body: dict[str, Any]) -> dict[str, Any]:
+    live = runtime.service.live
+    try:
+        several = take_again(live.pdp, live.store, body)
+    except (RequestError, StaleToken) as error:
+        return {"same": False, "problem": str(error), "resources": []}
+    return {"same": all(one.is_same for one in several), "problem": "", "resources": [one.as_dict() for one in several]}
+
+
+def _entries(runtime: Runtime, id: str) -> list[Entry]:
     """A decision as the log has it, or an act, which has several entries: where the journal says, or else among what it has not read yet."""
     reader = runtime.books.reader
     entries = [reader.entry(one.segment, one.index) for one in runtime.books.journal.places(id)]
@@ -238,7 +258,7 @@ def _entries(runtime: Runtime, id: str) -> list[dict[str, Any]]:
         entries = list(reader.matching(lambda body: body.get("id") == id, containing=id, since=runtime.service.clock() - RECENT))
     several = [one for one in entries if one is not None and one.body is not None and "items" in one.body]
     several.sort(key=lambda one: (one.at, one.index))
-    return [{"segment": one.segment, "index": one.index, **_in_words(runtime, one.body or {})} for one in several]
+    return several
 
 
 def _in_words(runtime: Runtime, body: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Whoever runs this is trusted to say who asks (`--as`): it is for a consent desk'
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import Annotated, Any
 import typer
 
 from cli.edge import PACK, Misuse, choose, command, finding, language_of, open_directory, open_pdp, print_json, read_bytes, say
-from cli.places import Data, LogUrl, StoreUrl, Where, caller, make_folder, where
+from cli.places import Data, LogUrl, StoreUrl, Where, caller, log_reading, make_folder, where
 from cli.requests import settled
 from engine.calendar import FOREVER, iso, parse_instant
 from engine.consent.acts import Done, access_list, preview
 from engine.consent.directives import parse_directives
 from engine.consent.directory import Directory
+from engine.consent.fold import Statement
 from engine.consent.identifiers import check_identifiers, check_patient
-from engine.consent.store import ConsentStore, KeptAct
+from engine.consent.store import ConsentStore, KeptAct, parse_token
 from engine.decision_log.entries import entry
 from engine.decision_log.storage import LogUnavailable, open_storage
 from engine.pdp import Pdp
@@ -34,6 +35,8 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
     help="Grant, refuse, block and mask in a patient's record; see who has access, and what a change would do.",
 )  # fmt: skip
+
+STOOD = "record 279035121518989 --at 2026-03-03T14:05:00+01:00 {}"
 
 Patient = Annotated[str, typer.Argument(metavar="PATIENT", help="The patient's identifier.", show_default=False)]
 Who = Annotated[str | None, typer.Option("--as", metavar="TYPE:ID", help="Who asks; the patient himself, when left out.", show_default=False)]
@@ -359,6 +362,65 @@ def list_access(
         say(f"{a.kind:<24}{a.form} {a.who}{member}, until {_when(a.end, desk.zone) or 'withdrawn'}, recorded by {a.recorded_by}")
     if not several:
         say("nobody is named in this record")
+
+
+@app.command(epilog=_examples("record 279035121518989", STOOD.format("--known-at 2026-03-03T14:05:00+01:00"), STOOD.format("--token 1.12")))
+@command
+def record(
+    patient: Patient,
+    at: At = None,
+    known_at: Annotated[str | None, typer.Option(metavar="INSTANT", help="By what was known at this instant.", show_default=False)] = None,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="By what was known when a decision gave this token.", show_default=False)] = None,
+    directory: DirectoryFile = None,
+    store: StoreUrl = None,
+    log: LogUrl = None,
+    data: Data = None,
+    pack: PackOption = Path(PACK),
+    json: AsJson = False,
+) -> None:
+    """Everything that is in force in a record: now, or at an instant, by what is known now or was known then.
+
+    Without --known-at and --token, by what is known now: what was withdrawn since is left out, whatever the instant.
+    """
+    if known_at is not None and token is not None:
+        raise Misuse("say what was known by --known-at or by --token, not by both")
+    desk = open_desk(where(data, store, log), pack, directory)
+    check_patient(desk.pdp.pack, patient)
+    instant, known = _instant(at), None if known_at is None else _instant(known_at)
+    folded = desk.store.as_of(patient, instant, known_at=known, token=None if token is None else parse_token(token))
+    log_reading(desk.where.log, "record", patient=patient, entries=len(folded.in_force))
+    if json:
+        holds = {"at": iso(folded.at, desk.zone), "revision": folded.revision, "holds_until": _when(folded.holds_until, desk.zone)}
+        print_json({**holds, "in_force": [_stated(one, desk.zone) for one in folded.in_force]})
+        return
+    say(f"at {iso(folded.at, desk.zone)}, by revision {folded.revision} of the record; so until {_when(folded.holds_until, desk.zone) or 'something is said'}")
+    for one in folded.in_force:
+        say(_statement_line(one, desk.zone))
+    if not folded.in_force:
+        say("nothing is in force")
+
+
+def _stated(one: Statement, zone: str) -> dict[str, Any]:
+    """A statement in force, with all that its directive says."""
+    made, (form, value) = one.directive, one.target
+    aim = {bound: _when(edge, zone) for bound, edge in zip(("from", "until"), value, strict=True)} if isinstance(value, tuple) else value
+    said = {key: made.source[key] for key in ("recorded", "recorded_by", "capacity", "basis") if key in made.source}
+    return {
+        "revision": made.revision, "kind": one.kind, "target": {form: aim}, "from": _when(made.start, zone), "until": _when(made.end, zone),
+        "properties": dict(made.properties), **said,
+    }  # fmt: skip
+
+
+def _statement_line(one: Statement, zone: str) -> str:
+    told, (form, value) = _stated(one, zone), one.target
+    aim = f"{form} {_span(told['target'][form])}" if isinstance(value, tuple) else form if value is None else f"{form} {value}"
+    details = "".join(f", {key} {word}" for key, word in told["properties"].items()) + (f", {span}" if (span := _span(told)) else "")
+    basis = f" ({told['basis']})" if "basis" in told else ""
+    return f"{told['revision']:>4}  {one.kind:<24}{aim}{details}  by {told.get('capacity', '?')} {told.get('recorded_by', '?')}{basis}".replace("\n", "\\n")
+
+
+def _span(bounds: Mapping[str, Any]) -> str:
+    return " ".join(f"{bound} {bounds[bound]}" for bound in ("from", "until") if bounds[bound])
 
 
 @app.command(epilog=_examples("history 279035121518989", "history 279035121518989 --kind mask --acts"))

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.edge import Misuse, command, finding, print_json, read_bytes, say
-from cli.places import Data, LogUrl, caller, log_at, log_reading
+from cli.edge import PACK as POLICIES
+from cli.edge import Misuse, command, finding, open_directory, open_pdp, print_json, read_bytes, say
+from cli.places import Data, LogUrl, StoreUrl, Where, caller, log_at, log_reading, where
 from engine.calendar import iso, parse_date, parse_instant
+from engine.consent.store import ConsentStore, StaleToken
 from engine.decision_log.checkpoint import NoteError, VerifierKey, new_key, parse_keys, parse_private_key, verifier_key
 from engine.decision_log.read import Entry, LogReader
 from engine.decision_log.storage import open_storage
+from engine.errors import RequestError
+from engine.replay import Replayed, replay
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -31,6 +36,8 @@ PACK = ("name", "version", "digest")
 """What is shown of a pack's entry."""
 
 KeysFile = Annotated[Path, typer.Option("--keys", metavar="FILE", help="The public keys, one a line.", show_default=False)]
+PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="The folder of a pack, or a compiled pack.")]
+DirectoryFile = Annotated[Path | None, typer.Option("--directory", metavar="FILE", help="A sheet of professionals: docs/consent.md.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -188,7 +195,11 @@ def sign(
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog=_examples("show", "show --patient 279035121518989 --since 2026-11-01", "show --id 5f0c... --json", "show --limit 500 --fhir"))
+@app.command(
+    epilog=_examples(
+        "show", "show --patient 279035121518989 --since 2026-11-01", "show --id 5f0c... --json", "show --id 5f0c... --replay", "show --limit 500 --fhir"
+    )
+)
 @command
 def show(
     id: Annotated[str | None, typer.Option(metavar="ID", help="The entry, or the entries of an act, with this identifier.", show_default=False)] = None,
@@ -196,37 +207,89 @@ def show(
     since: Annotated[str | None, typer.Option(metavar="DATE|INSTANT", help="Only entries made since then.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="The newest so many.")] = SHOWN,
     fhir: Annotated[bool, typer.Option("--fhir", help="Print FHIR R4 AuditEvents (IHE BALP), one a line.")] = False,
+    again: Annotated[bool, typer.Option("--replay", help="Take the decision again, on the record as it was known then; with --id.")] = False,
+    store: StoreUrl = None,
     log: LogUrl = None,
     data: Data = None,
+    pack: PackOption = Path(POLICIES),
+    directory: DirectoryFile = None,
     json: AsJson = False,
 ) -> None:
     """Show entries, oldest first, with their codes in words.
 
-    That they were read is logged, before they are shown.
+    That they were read is logged, before they are shown. With --replay: does the same rule decide? Exit code 1 when it does not, or when that cannot be said.
     """
     start = _instant(since) if since else None
+    if again and (id is None or fhir):
+        raise Misuse("a decision is taken again by its identifier: --id ID --replay")
+    place = where(data, store, log)
     with LogReader(log_at(data, log)) as reader:
 
         def claim(body: Mapping[str, Any]) -> bool:
             return id in (None, body.get("id")) and patient in (None, body.get("patient"))
 
         found = reader.matching(claim, containing=id or patient or "", since=start, newest=limit)
-        what = {"what": "show", "of": id, "patient": patient, "since": start, "entries": len(found), "as": "fhir" if fhir else None}
-        log_reading(log_at(data, log), **what)
+        what = {"of": id, "patient": patient, "since": start, "entries": len(found), "as": "fhir" if fhir else None, "replay": again or None}
+        log_reading(place.log, "show", **what)
+        taken = [_replayed(found, place, pack, directory)] if again and found else []
         if json and not fhir:
-            print_json([{"segment": one.segment, "index": one.index, **reader.readable(one.body or {})} for one in found])
-            return
-        for one in found:
-            body = reader.readable(one.body or {})
-            if fhir:
-                from engine.decision_log.balp import audit_events
+            told = [{"segment": one.segment, "index": one.index, **reader.readable(one.body or {})} for one in found]
+            print_json({"entries": told, "replay": taken[0].as_dict() if taken else None} if again else told)
+        else:
+            for one in found:
+                body = reader.readable(one.body or {})
+                if fhir:
+                    from engine.decision_log.balp import audit_events
 
-                for event in audit_events(body, reader.origin):
-                    print_json(event, indent=None)
-            else:
-                _say_entry(one, body)
-    if not found and not fhir:
+                    for event in audit_events(body, reader.origin):
+                        print_json(event, indent=None)
+                else:
+                    _say_entry(one, body)
+            for again_ in taken:
+                for line in again_.lines():
+                    say(line)
+    if not found and not fhir and not json:
         say("no entry")
+    if any(not one.is_same for one in taken):
+        finding()
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A decision that was taken again, or why it could not be."""
+
+    several: list[Replayed]
+    problem: str = ""
+
+    @property
+    def is_same(self) -> bool:
+        return not self.problem and all(one.is_same for one in self.several)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"same": self.is_same, "problem": self.problem, "resources": [one.as_dict() for one in self.several]}
+
+    def lines(self) -> Iterator[str]:
+        if self.problem:
+            yield f"not taken again: {self.problem}"
+        for one in self.several:
+            now = f"{one.now.decision} by {one.now.rule or 'no rule'}"
+            verdict = f"the same again, {now}" if one.is_same else f"not the same: {one.logged.decision} by {one.logged.rule or 'no rule'}, and now {now}"
+            yield f"{one.resource}: {verdict}"
+            yield from (f"    {name} was {was}, and is {value}" for name, (was, value) in one.changed.items())
+            if one.taken:
+                yield f"    as the log has them, since it does not hold the document: {', '.join(one.taken)}"
+
+
+def _replayed(found: list[Entry], place: Where, pack: Path, directory: Path | None) -> _Again:
+    """The last entry of an act or a decision, taken again."""
+    pdp = open_pdp(pack)
+    consent = ConsentStore(place.store, pdp.pack.vocabulary, directory=open_directory(directory, pdp.pack))
+    try:
+        return _Again(replay(pdp, consent, found[-1].body or {}))
+    except (RequestError, StaleToken) as error:
+        return _Again([], str(error))
+    finally:
+        consent.close()
 
 
 def _say_entry(entry: Entry, body: Mapping[str, Any]) -> None:

@@ -337,6 +337,18 @@ def test_a_decision_is_read_before_the_journal_has_read_it(world: World) -> None
     assert world.get(f"/log/v1/decisions/{answer['context']['id']}")["entries"][0]["items"][0]["rule"] == "R18"
 
 
+def test_a_reviewer_has_a_decision_taken_again_on_the_record_as_it_was_known(world: World) -> None:
+    for name in ("discreet", "not-shown"):
+        told = world.get(f"/log/v1/decisions/{world.decisions[name]}", replay="true")["replay"]
+        assert told["same"] is True and told["problem"] == "" and len(told["resources"]) == 1, told
+    with world.server.client("consent_desk") as desk:
+        id = act(desk, patient(), "refuse_regulation")["context"]["id"]
+        act(desk, patient(), "accept_regulation")
+    (one,) = world.get(f"/log/v1/decisions/{id}", replay="true")["replay"]["resources"]
+    assert one["same"] is True and one["taken"] == [] and one["now"]["decision"] == "permit"
+    assert "replay" not in world.get(f"/log/v1/decisions/{id}")
+
+
 def test_an_act_is_read_as_it_was_asked_and_as_it_ended(world: World) -> None:
     with world.server.client("consent_desk") as desk:
         id = act(desk, patient(), "unmask", MASKED)["context"]["id"]

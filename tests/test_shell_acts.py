@@ -15,7 +15,9 @@ from test_admissions import message, zfa
 from typer.testing import CliRunner
 
 import cli.consent
+import cli.log
 import cli.main
+from engine.calendar import iso
 from engine.consent.imports import Imports
 from engine.consent.store import ConsentStore
 from engine.decision_log.checkpoint import Checkpointer, parse_private_key
@@ -26,7 +28,8 @@ from engine.errors import RequestError
 from engine.journal.database import Database
 from engine.journal.follower import Follower
 from engine.journal.notices import Outbox
-from engine.pdp import load_pdp
+from engine.pack import load_pack
+from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity, Request
 from engine.service import By, Service
 
@@ -283,3 +286,70 @@ def test_while_somebody_else_makes_the_checkpoints_a_shell_leaves_them_to_him(he
     made = leader.attempt()
     leader.release()
     assert made is not None and made.number == 1
+
+
+# --- what the record said, and what was decided on it ----------------------------------------------------------------
+
+
+def test_a_record_is_told_whole_now_then_and_by_what_was_known(here: Place) -> None:
+    """What has no identifier, such as a refusal or a mask of everything, is told like the rest."""
+    here.consent("act", "refuse_break_glass", PATIENT)
+    here.consent("mask", PATIENT, "--structure", "750000028", "--from", "2026-03-01", "--until", "2026-03-09")
+    known = json.loads(here.consent("block", PATIENT, DOCTOR, "--json").stdout)["token"]
+    time.sleep(0.01)
+    between = iso(time.time())
+    time.sleep(0.01)
+    here.consent("act", "unblock", PATIENT, "--target", HIM)
+
+    def told(*more: str) -> list[str]:
+        return [one["kind"] for one in json.loads(here.consent("record", PATIENT, "--json", *more).stdout)["in_force"]]
+
+    everything = ["opened", "identity", "break_glass_refusal", "mask", "block"]
+    assert sorted(told()) == sorted(set(everything) - {"block"})
+    assert sorted(told("--known-at", between)) == sorted(told("--token", known)) == sorted(told("--at", between, "--known-at", between)) == sorted(everything)
+    assert "block" not in told("--at", between), "by what is known now it was withdrawn"
+    assert told("--at", "2020-01-01T00:00:00+01:00", "--known-at", "2020-01-01T00:00:00+01:00") == []
+    lines = here.consent("record", PATIENT).stdout.splitlines()
+    assert ", by revision 6 of the record; so until something is said" in lines[0]
+    (stay,) = [line for line in lines if " mask " in line]
+    assert stay.endswith(f"deposited from 2026-03-01T00:00:00+01:00 until 2026-03-10T00:00:00+01:00, structure 750000028  by patient {PATIENT}")
+    assert [one["patient"] for one in here.entries("read") if one["what"] == "record"] == [PATIENT] * 7
+    assert here.consent("record", "114067505601208").stdout.endswith("nothing is in force\n")
+    here.consent("record", PATIENT, "--token", "1.99", code=2)
+    here.consent("record", PATIENT, "--token", known, "--known-at", between, code=2)
+    here.consent("record", PATIENT, "--log", "sqlite:///nowhere", code=2)
+
+
+def test_a_logged_decision_is_taken_again_from_a_shell(here: Place, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.log, "open_pdp", lambda *_: PDP)
+    physician = Entity("professional", DOCTOR, {"profession": "G15_10", "authentication": "DIRECTE"})
+    report = Entity("document", "DOC-1", {**{key: value for key, value in REPORT.items() if key != "id"}, "patient": PATIENT})
+    here.consent("grant", PATIENT, HIM)
+    look = asyncio.run(service.decide(physician, Action("read"), [report], {"purpose": "care"}, By("a store")))
+    act = json.loads(here.consent("block", PATIENT, DOCTOR, "--json").stdout)["act"]
+    shown = here.run("log", "show", "--id", look.id, "--replay").stdout
+    assert "DOC-1: the same again, permit by R18\n    as the log has them, since it does not hold the document: " in shown
+    assert f"{PATIENT}: the same again, permit by A01-block\n" in here.run("log", "show", "--id", act, "--replay").stdout
+    told = json.loads(here.run("log", "show", "--id", look.id, "--replay", "--json").stdout)
+    assert told["replay"]["same"] is True and told["replay"]["resources"][0]["now"] == {"decision": "permit", "rule": "R18"} and len(told["entries"]) == 1
+    assert [one["of"] for one in here.entries("read") if one.get("replay")] == [look.id, act, look.id]
+    here.run("log", "show", "--replay", code=2)
+    here.run("log", "show", "--id", look.id, "--replay", "--fhir", code=2)
+    assert here.run("log", "show", "--id", "0" * 26, "--replay").stdout == "no entry\n"
+    monkeypatch.setattr(cli.log, "open_pdp", lambda *_: Pdp(load_pack(ROOT / "policies", {"inferred_cells": "follow"})))
+    other = here.run("log", "show", "--id", look.id, "--replay", code=1).stdout
+    assert f"not taken again: pack: the decision was taken by the pack {PDP.pack.digest}, and this one is " in other
+
+
+def test_a_decision_that_the_record_does_not_bear_out_exits_with_1(here: Place, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store was put back from before the grant: what the decision was taken on is gone, or is not what it was."""
+    monkeypatch.setattr(cli.log, "open_pdp", lambda *_: PDP)
+    physician = Entity("professional", DOCTOR, {"profession": "G15_10", "authentication": "DIRECTE"})
+    report = Entity("document", "DOC-1", {**{key: value for key, value in REPORT.items() if key != "id"}, "patient": PATIENT})
+    store = service.live.store
+    assert store is not None
+    store.backup(str(here.folder / "before.db"))
+    here.consent("grant", PATIENT, HIM)
+    look = asyncio.run(service.decide(physician, Action("read"), [report], {"purpose": "care"}, By("a store")))
+    store.restore(str(here.folder / "before.db"))
+    assert "not taken again: what the token names is not in the consent store" in here.run("log", "show", "--id", look.id, "--replay", code=1).stdout

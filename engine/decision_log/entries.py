@@ -21,7 +21,7 @@ from engine.evaluator.slices import Outcome
 from engine.pack import Pack
 from engine.pdp import Pdp, Runner
 from engine.request import Entity, Request
-from engine.vocabulary import Act, Cell, Coded, Elapsed, Given, Held, Member, Path, Same
+from engine.vocabulary import Act, Cell, Coded, Elapsed, Form, Given, Held, Member, Path, Same
 
 encode = msgspec.json.Encoder().encode
 LONGEST_WORD = 256
@@ -168,18 +168,22 @@ def _paths(pack: Pack) -> Iterable[Path]:
 
 def _paths_of_facts(pack: Pack) -> Iterable[Path]:
     for fact in pack.vocabulary.facts.values():
-        if fact.constant is not None:
-            continue
-        match fact.form:
-            case Given(of) | Member(of) | Coded(of) | Elapsed(of):
-                yield of
-            case Same(left, right):
-                yield from (left, right)
-            case Held():
-                yield from (path for _, path in fact.form.of if path is not None)
-                yield from (wanted for _, wanted in (*fact.form.where, *fact.form.narrowed) if isinstance(wanted, Path))
-            case Cell():
-                yield from (path for path in (fact.form.row, fact.form.column) if path is not None)
+        if fact.constant is None:
+            yield from paths_of(fact.form)
+
+
+def paths_of(form: Form) -> Iterable[Path]:
+    """The inputs that a fact of this form reads."""
+    match form:
+        case Given(of) | Member(of) | Coded(of) | Elapsed(of):
+            yield of
+        case Same(left, right):
+            yield from (left, right)
+        case Held():
+            yield from (path for _, path in form.of if path is not None)
+            yield from (wanted for _, wanted in (*form.where, *form.narrowed) if isinstance(wanted, Path))
+        case Cell():
+            yield from (path for path in (form.row, form.column) if path is not None)
 
 
 def _paths_of_acts(acts: Iterable[Act]) -> Iterable[Path]:
