@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from engine.consent.directory import Directory, parse_directory
+from engine.consent.identifiers import check_patient
 from engine.errors import Diagnostic, HabilisError, PackError, suggest
 from engine.pack import Pack, load_pack
 from engine.pdp import Pdp, load_pdp
@@ -130,6 +131,12 @@ def split_settings(settings: Sequence[str]) -> dict[str, bool | str]:
             raise Misuse(f"`{one}` is not a setting: write --settings name=value")
         made[name.strip()] = value.strip()
     return made
+
+
+def check_nobody(pack: Path, patient: str) -> None:
+    """Of a patient about whom nothing was found: raise `RequestError` where the pack says that no patient is called so. Without a pack nobody can tell."""
+    if pack.exists():
+        check_patient(open_pack(pack), patient)
 
 
 def _refuse_settings(path: Path, settings: Sequence[str]) -> None:

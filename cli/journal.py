@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.edge import Misuse, choose, command, finding, print_json, say
+from cli.edge import PACK, Misuse, check_nobody, choose, command, finding, print_json, say
 from cli.places import Data, JournalUrl, LogUrl, caller, journal_at, log_at, log_reading, make_folder
 from engine.calendar import iso, parse_date, parse_instant
 from engine.decision_log.log import DecisionLog
@@ -116,12 +117,15 @@ def show(
     log: LogUrl = None,
     journal: JournalUrl = None,
     data: Data = None,
+    pack: Annotated[Path, typer.Option("--pack", metavar="PACK", help="Says what a patient's identifier looks like, when nothing is found.")] = Path(PACK),
     json: AsJson = False,
 ) -> None:
     """Show who did what to a patient's record, newest first."""
     with _opened(journal_at(data, journal)) as database:
         page = Journal(database).page(patient, EVERYTHING, None, limit, before)
     log_reading(log_at(data, log), "journal", patient=patient, entries=len(page.traces))
+    if not page.traces:
+        check_nobody(pack, patient)
     if json:
         print_json({"traces": [asdict(one) for one in page.traces], "next": page.next})
         return

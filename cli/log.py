@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.edge import PACK as POLICIES
-from cli.edge import Misuse, command, finding, open_directory, open_pdp, print_json, read_bytes, say
+from cli.edge import Misuse, check_nobody, command, finding, open_directory, open_pdp, print_json, read_bytes, say
 from cli.places import Data, LogUrl, StoreUrl, Where, caller, log_at, log_reading, where
 from engine.calendar import iso, parse_date, parse_instant
 from engine.consent.store import ConsentStore, StaleToken
@@ -231,6 +231,8 @@ def show(
         found = reader.matching(claim, containing=id or patient or "", since=start, newest=limit)
         what = {"of": id, "patient": patient, "since": start, "entries": len(found), "as": "fhir" if fhir else None, "replay": again or None}
         log_reading(place.log, "show", **what)
+        if patient is not None and all((one.body or {}).get("kind") == "read" for one in found):  # it was only ever looked for
+            check_nobody(pack, patient)
         taken = [_replayed(found, place, pack, directory)] if again and found else []
         if json and not fhir:
             told = [{"segment": one.segment, "index": one.index, **reader.readable(one.body or {})} for one in found]

@@ -909,6 +909,8 @@ def test_a_shell_is_told_of_findings_and_of_misuse(shell: Path, url: str) -> Non
         (("verify", "--keys", shell / "key.pem"), "not an Ed25519 verifier key"),
         (("prove",), "say what to prove"),
         (("show", "--since", "yesterday"), "is neither a date nor an instant"),
+        (("show", "--patient", "12"), "patient: is not written like an identifier of a patient"),
+        (("show", "--patient", "12", "--json"), "patient: is not written like an identifier of a patient"),
         (("expunge", "--before", "2999-01-01"), "only expunged before an instant that is past"),
         (("init", "--origin", "log.example/other"), "there is a log already, `log.example/dmp`"),
         (("key", shell / "keys"), "not an Ed25519 private key"),
@@ -917,6 +919,8 @@ def test_a_shell_is_told_of_findings_and_of_misuse(shell: Path, url: str) -> Non
         result = habilis(*arguments)
         assert result.exit_code == 2 and message in result.stderr, (arguments, result.output)
     assert habilis("prove", "nothing").exit_code == 1
+    for patient in (("--patient", "279035121518989"), ("--patient", "34", "--pack", shell / "none")):
+        assert habilis("show", *patient).output == "no entry\n"
 
 
 def test_what_cannot_be_logged_is_not_shown(shell: Path, url: str) -> None:

@@ -924,8 +924,12 @@ def test_the_journal_is_read_from_a_shell_and_that_is_logged(here: World) -> Non
     page = json.loads(habilis(here, "show", PATIENT, "--limit", "2", "--json"))
     rest = json.loads(habilis(here, "show", PATIENT, "--json", "--before", page["next"]))
     assert [one["action"] for one in page["traces"] + rest["traces"]] == ["block", "read", "read"]
-    assert habilis(here, "show", "nobody") == "nothing was done to this record, as far as the journal has read\n"
-    assert readings(here) == [("journal", PATIENT)] * 3 + [("journal", "nobody")]
+    nothing = "nothing was done to this record, as far as the journal has read\n"
+    nobody = "114067505601208"
+    assert habilis(here, "show", nobody) == habilis(here, "show", "nobody", "--pack", "none") == nothing
+    policies = str(Path(__file__).parents[1] / "policies")
+    assert "patient: is not written like an identifier of a patient" in habilis(here, "show", "nobody", "--pack", policies, code=2)
+    assert readings(here) == [("journal", PATIENT)] * 3 + [("journal", nobody)] + [("journal", "nobody")] * 2
 
 
 def test_reviews_and_notices_from_a_shell(here: World) -> None:
