@@ -20,12 +20,12 @@ from api.runtime import Runtime
 from api.shapes import ActionShape, EntityShape, Role, RuntimeOf, Shape, by_of
 from engine.answer import Answer
 from engine.calendar import FOREVER, iso
-from engine.consent.acts import Access, access_list
+from engine.consent.acts import Access, access_list, naming_who_asks
 from engine.consent.store import Kept
 from engine.request import Action, Entity, parse_entity, parse_request
 from engine.request import Request as Question
 from engine.service import By, Look
-from engine.vocabulary import Held, Vocabulary
+from engine.vocabulary import Held
 
 router = APIRouter(prefix="/consent/v1", tags=["consent"])
 Desk = Annotated[Caller, Depends(Role("consent_desk", "portal"))]
@@ -87,7 +87,7 @@ async def who_has_access(body: Asked, request: Request, runtime: RuntimeOf, call
     if not look.permits(0):
         return told
     vocabulary = look.live.pdp.pack.vocabulary
-    several = access_list(look.answers[0].record, vocabulary, _naming_who_asks(vocabulary))
+    several = access_list(look.answers[0].record, vocabulary, naming_who_asks(vocabulary))
     return {**told, "access_list": [_named(one, vocabulary.time_zone) for one in several]}
 
 
@@ -148,12 +148,6 @@ def _decision(answer: Answer) -> dict[str, Any]:
 
 
 # --- what is told of a record ----------------------------------------------------------------------------------------
-
-
-def _naming_who_asks(vocabulary: Vocabulary) -> set[str]:
-    """The kinds of directives by which somebody who asks may be known: of him, of his structure, of his team. The others speak of documents."""
-    forms = [fact.form for fact in vocabulary.facts.values() if isinstance(fact.form, Held)]
-    return {form.kind for form in forms if any(path is not None and path.steps[0] == "subject" for _, path in form.of)}
 
 
 class _Shown:

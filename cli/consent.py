@@ -1,7 +1,9 @@
 """`habilis consent`: a patient's record from a shell. The same acts, decided by the same policy and logged, as over any other edge; what it refuses is kept as
 refused.
 
-Whoever runs this is trusted to say who asks (`--as`): it is for a consent desk's scripts and for trials, on the machine that holds the store.
+Whoever runs this is trusted to say who asks (`--as`): it is for a consent desk's scripts and for trials, on the machine that holds the store. What only looks
+(`list`, `record`, `history`, `preview`) asks no policy: whoever has the file reads it all. That it was read is logged before, and what cannot be logged is not
+shown.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from cli.edge import PACK, Misuse, choose, command, finding, language_of, open_d
 from cli.places import Data, LogUrl, StoreUrl, Where, caller, log_reading, make_folder, where
 from cli.requests import settled
 from engine.calendar import FOREVER, iso, parse_instant
-from engine.consent.acts import Done, access_list, preview
+from engine.consent.acts import Access, Done, access_list, naming_who_asks, preview, refusing, speaking_of_documents
 from engine.consent.directives import parse_directives
 from engine.consent.directory import Directory
 from engine.consent.fold import Statement
@@ -347,21 +349,41 @@ def list_access(
     pack: PackOption = Path(PACK),
     json: AsJson = False,
 ) -> None:
-    """List who is named in the record: by which statement, until when, recorded by whom."""
+    """List who is let in, who is kept out, and what is masked: by which statement, between which instants, recorded by whom.
+
+    Says who is named, not who would be permitted: a rule may refuse somebody on this list. What else is in force: habilis consent record.
+    """
     desk = open_desk(where(data, store, log), pack, directory)
     check_patient(desk.pdp.pack, patient)
-    instant = _instant(at)
+    instant, vocabulary = _instant(at), desk.pdp.pack.vocabulary
     record = desk.store.as_of(patient, instant, known_at=instant) if at else desk.store.read(patient, instant)[0]
-    several = access_list(record, desk.pdp.pack.vocabulary, desk.pdp.pack.vocabulary.kinds)
+    people, refused = naming_who_asks(vocabulary), refusing(vocabulary)
+    named, kept_out = access_list(record, vocabulary, people - refused), access_list(record, vocabulary, people & refused)
+    masked = [one for one in record.in_force if one.kind in speaking_of_documents(vocabulary) - people]
+    log_reading(desk.where.log, "access list", patient=patient, entries=len(named) + len(kept_out) + len(masked))
     if json:
-        zone = desk.zone
-        print_json([{"type": a.form, "id": a.who, "kind": a.kind, "until": _when(a.end, zone), "via": a.via, "recorded_by": a.recorded_by} for a in several])
+        parts = {"access": [_named(one, desk.zone) for one in named], "kept_out": [_named(one, desk.zone) for one in kept_out]}
+        print_json({**parts, "masked": [_stated(one, desk.zone) for one in masked]})
         return
-    for a in several:
-        member = f" (as a member of {a.via})" if a.via else ""
-        say(f"{a.kind:<24}{a.form} {a.who}{member}, until {_when(a.end, desk.zone) or 'withdrawn'}, recorded by {a.recorded_by}")
-    if not several:
-        say("nobody is named in this record")
+    for title, lines in (
+        ("let in", [_named_line(one, desk.zone) for one in named]),
+        ("kept out", [_named_line(one, desk.zone) for one in kept_out]),
+        ("masked or hidden", [_statement_line(one, desk.zone) for one in masked]),
+    ):
+        say(f"{title}:" + ("" if lines else " nothing" if title.startswith("masked") else " nobody"))
+        for line in lines:
+            say(f"  {line}")
+
+
+def _named(one: Access, zone: str) -> dict[str, Any]:
+    bounds = {"from": _when(one.start, zone), "until": _when(one.end, zone)}
+    return {"type": one.form, "id": one.who, "kind": one.kind, **bounds, "via": one.via, "recorded_by": one.recorded_by}
+
+
+def _named_line(one: Access, zone: str) -> str:
+    member = f" (as a member of {one.via})" if one.via else ""
+    span = _span(_named(one, zone)) or "until withdrawn"
+    return f"{one.kind:<24}{one.form} {one.who}{member}, {span}, recorded by {one.recorded_by}"
 
 
 @app.command(epilog=_examples("record 279035121518989", STOOD.format("--known-at 2026-03-03T14:05:00+01:00"), STOOD.format("--token 1.12")))
@@ -447,6 +469,7 @@ def history(
         choose("kind of directive", kind, desk.pdp.pack.vocabulary.kinds)
     language = language_of(desk.pdp.pack, lang)
     several = _acts(desk, patient, kind, language) if acts else _said(desk, patient, kind)
+    log_reading(desk.where.log, "acts" if acts else "history", patient=patient, entries=len(several))
     if json:
         print_json([told for told, _ in several])
         return
@@ -536,6 +559,7 @@ def preview_access(
     if desk.directory is not None:
         directives = tuple(map(desk.directory.normalise, directives))
     seen = preview(pdp, directives, act, several[0].subject, [one.resource for one in several], parts["context"], now)
+    log_reading(desk.where.log, "preview", patient=patient, of=f"{form} {id}", entries=len(seen))
     if json:
         print_json([{"document": one.document.id, "now": one.now.for_reviewer(), "then": one.then.for_reviewer()} for one in seen])
         return

@@ -13,7 +13,7 @@ import typer
 
 from cli.consent import AsJson, Desk, PackOption, app, open_desk
 from cli.edge import PACK, Misuse, choose, command, finding, print_json, read_bytes, say
-from cli.places import Data, LogUrl, StoreUrl, Where, caller, where
+from cli.places import Data, LogUrl, StoreUrl, Where, caller, log_reading, where
 from engine.calendar import iso
 from engine.consent.admissions import MAX_BYTES, Admissions, Taken, parse_structures
 from engine.consent.imports import STATES, DeadLetter, Imports
@@ -144,9 +144,12 @@ def dead_letters(
     if dismiss:
         if id is None:
             raise Misuse(DISMISS)
+        log_reading(place.log, "dead letter", of=letters.letter(id).id)
         _show(known, letters.dismiss(id, because), json)
     elif id:
-        _show(known, letters.letter(id), json)
+        letter = letters.letter(id)
+        log_reading(place.log, "dead letter", of=letter.id)
+        _show(known, letter, json)
     else:
         _list(known, letters.letters(None if state == "all" else state), json)  # type: ignore[arg-type]
 

@@ -286,7 +286,7 @@ def test_a_shorter_grant_over_a_longer_one_is_misuse(record: Run, store: Consent
 
 def test_a_patient_whom_nobody_knows_has_no_record_and_his_acts_are_refused_and_kept(record: Run, store: ConsentStore):
     assert record("block", OTHER, DOCTOR).stdout.startswith("refuse by R01")
-    assert record("list", OTHER).stdout == "nobody is named in this record\n"
+    assert record("list", OTHER).stdout == "let in: nobody\nkept out: nobody\nmasked or hidden: nothing\n"
     assert record("history", OTHER).stdout == "nothing was ever said in this record\n"
     assert record("history", PATIENT, "--kind", "block", "--acts").stdout == "nothing was ever asked for\n"
     assert "block professional" in record("history", OTHER, "--acts").stdout and store.read(OTHER, 4e9)[1].revision == 0

@@ -353,3 +353,50 @@ def test_a_decision_that_the_record_does_not_bear_out_exits_with_1(here: Place, 
     look = asyncio.run(service.decide(physician, Action("read"), [report], {"purpose": "care"}, By("a store")))
     store.restore(str(here.folder / "before.db"))
     assert "not taken again: what the token names is not in the consent store" in here.run("log", "show", "--id", look.id, "--replay", code=1).stdout
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_tells_apart_who_is_let_in_who_is_kept_out_and_what_is_masked(here: Place) -> None:
+    team = ("--target", "team:750000028")
+    here.consent("grant", PATIENT, HIM, "--until", "2090-12-31")
+    here.consent("act", "consent_care_team", PATIENT, *team)
+    hospital = ("--as", "organisation:750000028", "--with", "subject.kind=health", "--with", "subject.structure=750000028")
+    here.consent("act", "join_care_team", PATIENT, "--target", f"professional:{NURSE}", "--with", "action.target.team=750000028", *hospital)
+    here.consent("act", "mask_documents", PATIENT, "--with", "action.target.type=everybody")
+    told = json.loads(here.consent("list", PATIENT, "--json").stdout)
+    assert [(one["kind"], one["id"], one["via"]) for one in told["access"]] == [
+        ("authorisation", DOCTOR, ""), ("care_team_consent", "750000028", ""), ("care_team_consent", NURSE, "team 750000028"),
+        ("membership", NURSE, ""),
+    ]  # fmt: skip
+    assert told["kept_out"] == [] and [(one["kind"], one["target"]) for one in told["masked"]] == [("mask", {"everybody": None})]
+    assert told["access"][0]["from"] and told["access"][0]["until"].startswith("2091-01-01")
+    here.consent("act", "revoke_access", PATIENT, "--target", f"professional:{NURSE}")
+    here.consent("block", PATIENT, "10000000025")
+    lines = here.consent("list", PATIENT).stdout.splitlines()
+    assert [lines.index(title) for title in ("let in:", "kept out:", "masked or hidden:")] == sorted(
+        range(len(lines)), key=lambda n: not lines[n].endswith(":")
+    )[:3]
+    out, masked = lines.index("kept out:"), lines.index("masked or hidden:")
+    assert [line.split()[0] for line in lines[out + 1 : masked]] == ["exclusion", "block"] and lines[masked + 1].split()[1:3] == ["mask", "everybody"]
+    assert " from 20" in lines[1] and "until 2091-01-01" in lines[1] and lines[out + 1].endswith(f"until withdrawn, recorded by {PATIENT}")
+
+
+def test_reading_a_record_is_itself_logged_before_it_is_shown_and_what_cannot_be_logged_is_not_shown(here: Place, tmp_path: Path) -> None:
+    documents = tmp_path / "documents.json"
+    documents.write_text(json.dumps([REPORT]))
+    here.consent("import", "-", stdin=message(None, sent=SENT), code=1)
+    (letter,) = json.loads(here.consent("dead-letters", "--json").stdout)
+    preview = ("preview", PATIENT, HIM, documents)
+    for command in (("list", PATIENT), ("record", PATIENT), ("history", PATIENT), ("history", PATIENT, "--acts"), preview, ("dead-letters", letter["id"])):
+        refused = here.consent(*command, "--log", "sqlite:///nowhere", code=2)
+        assert refused.stdout == "" and "there is no decision log" in refused.stderr
+        here.consent(*command)
+    told = [(one["what"], one.get("patient"), one.get("of")) for one in here.entries("read")]
+    assert told == [
+        ("access list", PATIENT, None), ("record", PATIENT, None), ("history", PATIENT, None), ("acts", PATIENT, None),
+        ("preview", PATIENT, HIM.replace(":", " ")),
+        ("dead letter", None, letter["id"]),
+    ]  # fmt: skip
+    assert all(one["caller"].startswith("shell:") for one in here.entries("read"))

@@ -26,7 +26,7 @@ from engine.evaluator.reference import holds
 from engine.facts import input_value, situation
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
-from engine.vocabulary import Act, Path, Vocabulary
+from engine.vocabulary import Act, Held, Path, Vocabulary
 
 
 def directives_of(pdp: Pdp, request: Request, record: Record, at: float) -> list[dict[str, Any]]:
@@ -311,6 +311,26 @@ def preview(
     now = pdp.decide_many(subject, reading, documents, context, record)
     then = pdp.decide_many(subject, reading, documents, context, changed)
     return [Preview(*one) for one in zip(documents, now, then, strict=True)]
+
+
+def naming_who_asks(vocabulary: Vocabulary) -> set[str]:
+    """The kinds of directives by which somebody who asks may be known: of him, of his structure, of his team. The others speak of documents."""
+    return _compared_with(vocabulary, "subject")
+
+
+def speaking_of_documents(vocabulary: Vocabulary) -> set[str]:
+    """The kinds of directives that are compared with a document, such as masks."""
+    return _compared_with(vocabulary, "resource")
+
+
+def _compared_with(vocabulary: Vocabulary, part: str) -> set[str]:
+    forms = [fact.form for fact in vocabulary.facts.values() if isinstance(fact.form, Held)]
+    return {form.kind for form in forms if any(path is not None and path.steps[0] == part for _, path in form.of)}
+
+
+def refusing(vocabulary: Vocabulary) -> set[str]:
+    """The kinds of directives by which somebody is kept out: what grants starts when it is said, and what refuses holds whatever a clock says."""
+    return {one.kind for several in vocabulary.acts.values() for one in several if not one.withdraw and not one.from_now}
 
 
 @dataclass(frozen=True, slots=True)
