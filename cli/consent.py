@@ -31,7 +31,7 @@ from engine.decision_log.entries import entry
 from engine.decision_log.storage import LogUnavailable, open_storage
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request, parse_json, parse_request
-from engine.service import By, FalseClaim, Service, check_read
+from engine.service import By, FalseClaim, Service, check_act, check_read
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -520,7 +520,16 @@ def _act_line(one: KeptAct, zone: str, language: str) -> str:
     return head.replace("\n", "\\n") + (f"\n      {told['reason'].get(language, '')} [{told['legal_basis']}]" if told["reason"] else "")
 
 
-@app.command("preview", epilog=_examples("preview 279035121518989 professional:10000023092 documents.json --with subject.profession=G15_60 --act block"))
+@app.command(
+    "preview",
+    epilog=_examples(
+        "preview 279035121518989 professional:10000023092 documents.json --with subject.profession=G15_60 --act block",
+        "preview 279035121518989 professional:10000023092 documents.json --act mask --document document.json",
+        "preview 279035121518989 professional:10000023092 documents.json --act mask_documents --target type:11502-2",
+        "preview 279035121518989 professional:10000023092 documents.json --act mask_documents --with action.target.type=deposited "
+        "--with action.target.from=2026-03-01",
+    ),
+)
 @command
 def preview_access(
     patient: Patient,
@@ -528,6 +537,8 @@ def preview_access(
     documents: Annotated[Path, typer.Argument(metavar="FILE|-", help="A JSON list of documents.", show_default=False)],
     given: Given = None,
     doing: Annotated[str | None, typer.Option("--act", metavar="ACTION", help="An act by the patient, aimed at that subject.", show_default=False)] = None,
+    target: Annotated[str | None, typer.Option("--target", metavar="TYPE:ID", help="At whom or what else it aims.", show_default=False)] = None,
+    document: Annotated[Path | None, typer.Option(metavar="FILE", help="The document, as JSON, for an act on one.", show_default=False)] = None,
     directory: DirectoryFile = None,
     store: StoreUrl = None,
     log: LogUrl = None,
@@ -551,9 +562,15 @@ def preview_access(
     several = [Request(asks, Action("read"), Entity(**one), parts["context"]) for one in shown]
     several = [settled(pdp, one, desk.directory) for one in several]
     act = None
+    said = [one for one in given or () if one.startswith("action.")]
     if doing:
         choose("action", doing, pdp.pack.vocabulary.actions)
-        act = settled(pdp, _request(pdp, doing, patient, subject, None, None, None), desk.directory)
+        elsewhere = any(one.startswith(("action.target.type=", "action.target.id=")) for one in said)
+        act = _request(pdp, doing, patient, target or (None if elsewhere else subject), document, None, said)
+        check_act(pdp.pack, act)
+        act = settled(pdp, act, desk.directory)
+    elif said or target or document:
+        raise Misuse("nothing is aimed at anything without --act ACTION")
     now = desk.store.read(patient, time.time())[0].at
     directives = parse_directives([one.directive for one in desk.store.history(patient)], pdp.pack.vocabulary, kept=True)
     if desk.directory is not None:

@@ -280,10 +280,7 @@ class Service:
         return list(zip(looks, done, strict=True))
 
     def _acceptable(self, live: Live, request: Request) -> Request:
-        name, acts = request.action.name, live.pdp.pack.vocabulary.acts
-        if name not in acts:
-            raise RequestError("action.name", f"{shown(name)} is no act on a record", suggest(name, acts))
-        check_read(live.pdp.pack, request)
+        check_act(live.pdp.pack, request)
         request = self.settle(request)
         check_identifiers(live.pdp.pack, request)
         return request
@@ -307,12 +304,21 @@ class Service:
         kept = parse_directives([one.directive for one in live.store.history(look.patient)], live.pdp.pack.vocabulary, kept=True)
         directives = kept if self.directory is None else tuple(map(self.directory.normalise, kept))
         if act is not None:
-            check_read(live.pdp.pack, act)
-            act = self.settle(act)
+            act = self._acceptable(live, act)
+            if patient_of(live.pdp, act) != look.patient:
+                raise RequestError("act", "is of another record than the one that is looked at")
         return preview(live.pdp, directives, act, asked.subject, documents, asked.context, look.answers[0].at, previewed)
 
 
 # --- identifiers -----------------------------------------------------------------------------------------------------
+
+
+def check_act(pack: Pack, request: Request) -> None:
+    """An act is one that the pack declares, and says nothing that nobody reads. Raises `RequestError`."""
+    name, acts = request.action.name, pack.vocabulary.acts
+    if name not in acts:
+        raise RequestError("action.name", f"{shown(name)} is no act on a record", suggest(name, acts))
+    check_read(pack, request)
 
 
 def check_read(pack: Pack, request: Request) -> None:

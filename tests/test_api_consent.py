@@ -413,6 +413,13 @@ def test_a_preview_of_what_cannot_be_is_400(portal: httpx.Client, kept: ConsentS
     for thought in (
         {"name": "block", "properties": target(PHYSICIAN)},  # a treating physician is not blocked
         {"name": "grant_access", "properties": {"target": {"type": "professional"}}},
+        {"name": "grant_access", "properties": {**target(NURSE), "untill": "2027-01-01"}},
+        {"name": "grant_access", "properties": {**target(NURSE), "until": "2020-01-01"}},
+        {"name": "grant_access", "properties": {"target": {"type": "professional", "id": NURSE, "x": "y" * 30_000}}},
+        {"name": "block", "properties": target("10000023085")},
+        {"name": "mask_documents", "properties": target("NOSUCH", "type")},
+        {"name": "read_status"},
+        {"name": "read", "resource": document("DOC-1")},
         {"name": "mask", "resource": document("DOC-9", patient=CHILD)},
         {"name": "mask", "resource": {"type": "document"}},
         {"name": ""},

@@ -308,6 +308,60 @@ def test_what_is_no_document_is_misuse(record: Run, data: Any):
     misused(record("preview", PATIENT, f"professional:{DOCTOR}", "-", stdin=data))
 
 
+# --- looking ahead -----------------------------------------------------------------------------------------------------
+
+
+def test_a_preview_shows_what_masking_one_document_or_many_would_change(record: Run, store: ConsentStore, file: Any):
+    known = {**REPORT, "structure": "750000028", "status": "Approved", "confidentiality": ["N"], "author": "10000000025"}
+    known["deposited"] = "2026-03-05T09:00:00+01:00"
+    one, other = file("one.json", known), {**known, "id": "DOC-2", "type": "11488-4", "deposited": "2026-04-05T09:00:00+02:00"}
+    known["type"] = "11502-2"
+    shown = ("preview", PATIENT, f"professional:{DOCTOR}", file("documents.json", [known, other]), "--with=subject.authentication=DIRECTE")
+    shown = (*shown, "--with=subject.profession=G15_10", "--act")
+    record("grant", PATIENT, f"professional:{DOCTOR}")
+    march = [f"--with=action.target.{said}" for said in ("type=deposited", "from=2026-03-01", "until=2026-03-31")]
+    before = store.read(PATIENT, 4e9)[1]
+
+    def then(*arguments: object) -> list[str]:
+        return [line.rpartition(" ")[2] for line in record(*shown, *arguments).stdout.splitlines()]
+
+    assert then("mask", "--document", one) == ["R09", "R18"]
+    assert then("mask_documents", "--target", "type:11488-4") == ["R18", "R09"]
+    assert then("mask_documents", "--with=action.target.type=type", "--with=action.target.id=11488-4") == ["R18", "R09"]
+    assert then("mask_documents", *march) == ["R09", "R18"]
+    assert then("mask_documents", *march, "--with=action.structure=750000036") == ["R18", "R18"]
+    assert then("mask_documents", "--with=action.target.type=everybody") == ["R09", "R09"]
+    assert then("declare_treating_physician", "--with=action.target.profession=G15_10") == ["R07", "R07"]
+    assert then("block") == ["R05", "R05"] and store.read(PATIENT, 4e9)[1] == before
+    record("act", "mask_documents", PATIENT, "--target", "type:11488-4")
+    assert then("unmask_documents", "--target", "type:11488-4") == ["R18", "R18"]
+    assert then("unmask", "--document", one) == ["R18", "R09"]
+
+
+THOUGHT = {
+    "what nobody reads": (["grant_access", "--with=action.untill=2027-01-01"], "action.untill: is read by nothing when `grant_access` is asked for"),
+    "no act": (["read_status"], "action.name: `read_status` is no act on a record"),
+    "no document": (["mask"], "`mask` is about a document: give it with --document FILE"),
+    "a type that is none": (["mask_documents", "--target", "type:NOSUCH"], "the directive `mask` of `mask_documents`.target.type: `NOSUCH` is not a row"),
+    "an end that has passed": (["grant_access", "--with=action.until=2020-01-01"], "the directive `authorisation` of `grant_access`.until: is not after"),
+    "a wrong check digit": (["block", "--target", "professional:10000000018"], "action.target.id: is not an identifier of a professional"),
+    "too much text": (["refuse_regulation", "--with=action.target.x=" + "y" * 17_000], "request: has 17,"),
+    "half a target": (["block", "--target", "professional"], "`professional` is not TYPE:ID"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message_"), THOUGHT.values(), ids=THOUGHT)
+def test_a_preview_of_an_act_that_could_not_be_done_is_misuse(record: Run, file: Any, arguments: list[str], message_: str):
+    shown = ("preview", PATIENT, f"professional:{DOCTOR}", file("documents.json", [REPORT]), "--act")
+    assert misused(record(*shown, *arguments)).startswith(message_)
+
+
+def test_a_preview_without_an_act_is_aimed_at_nothing(record: Run, file: Any):
+    shown = ("preview", PATIENT, f"professional:{DOCTOR}", file("documents.json", [REPORT]))
+    for more in (["--target", "type:11488-4"], ["--document", file("one.json", REPORT)], ["--with=action.until=2027-01-01"]):
+        assert misused(record(*shown, *more)) == "nothing is aimed at anything without --act ACTION\n"
+
+
 # --- who is who ------------------------------------------------------------------------------------------------------
 
 

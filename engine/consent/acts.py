@@ -294,7 +294,7 @@ def preview(
     """What `subject` would be answered when he reads each document (or does what is `previewed`), now and if `act` were done. The act itself must be one that
     the policy permits.
 
-    Raises `RequestError` when the act would be refused: a preview of what cannot be would mislead.
+    Raises `RequestError` when the act would be refused, or is one that could not be done as it is asked for: a preview of what cannot be would mislead.
     """
     known = tuple(directives)
     record = fold(known, pdp.pack.vocabulary, at)
@@ -304,6 +304,7 @@ def preview(
         answer = pdp.decide(act, record)
         if not answer.permitted:
             raise RequestError(f"action {act.action.name}", f"would be refused: {answer.words()}")
+        act_body(_told(answer))
         place = record.revision + 1
         more = [parse_directive(one, pdp.pack.vocabulary, place + n) for n, one in enumerate(directives_of(pdp, act, record, at))]
         changed = fold((*known, *more), pdp.pack.vocabulary, at)
