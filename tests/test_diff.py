@@ -99,6 +99,13 @@ def assert_examples_shown(before: Pdp, after: Pdp, found: Diff) -> None:
         for _ in range(5):
             values = {name: chance.choice(known) for name, known in facts_of(before, after, key).items()} | one.example  # type: ignore[arg-type]
             assert [answered(pdp, key, values)[0] for pdp in (before, after)] == [one.before, one.after]  # type: ignore[arg-type]
+    for changed in found.inputs:
+        assert [one.kind for one in changed.examples] == [kind for kind, number in ((OPENS, changed.opens), (CLOSES, changed.closes)) if number]
+        for one in changed.examples:
+            key = tuple(one.slices[0].split(" "))
+            values = {name: chance.choice(known) for name, known in facts_of(before, after, key).items()} | one.example  # type: ignore[arg-type]
+            ends = [(before, changed.before), (after, changed.after)]
+            assert [answered(pdp, key, values | {changed.fact: value})[0] for pdp, value in ends] == [one.before, one.after]  # type: ignore[arg-type]
 
 
 EDITS = {**SAME, **OTHER, "a rule renamed with its reason": RENAMED}
@@ -463,8 +470,11 @@ def test_a_diff_as_text() -> None:
 Opens, by cells and codes:
   matrix.shelf: with_card -> true in 1 place, opens 5 and closes 0 situations
     C page
+    such as closed -> shelf, reader read: consent.banned false, context.card false, context.hour day, resource.rare false
   matrix.shelf: true -> false in 1 place, opens 1 and closes 8 situations
     A LOW
+    such as closed -> friends, reader lend: consent.banned false, context.card false, context.hour night, subject.friend true
+    such as shelf -> closed, reader read: consent.banned false, context.card false, context.hour day, resource.rare false
 Opens: a refusal becomes a permit:
   closed -> friends in 3 situations of reader lend
     such as: consent.banned false, context.card false, context.hour night, subject.friend true
@@ -509,6 +519,8 @@ def test_following_inferred_cells_opens_every_one_that_says_so_and_that_a_profes
     assert (one.fact, one.before, one.after, one.closes, list(one.places)) == ("matrix.read", False, True, 0, cells)
     assert len(cells) == 1117, "1,129 cells say so; no profession leads to the 12 of ENCADREMENT_MS"
     assert one.opens > 500_000
+    (example,) = one.examples
+    assert example.kind == OPENS and example.example["consent.blocked"] is False
     assert found.text().startswith("Opens, by cells and codes:\n  matrix.read: false -> true in 1,117 places, opens ")
 
 

@@ -46,7 +46,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class InputChange:
-    """Places (cells, codes of a list, inputs that are absent or unknown) that give a fact another value, and what that opens and closes, in situations."""
+    """Places (cells, codes of a list, inputs that are absent or unknown) that give a fact another value, and what that opens and closes, in situations.
+
+    `examples`: of what opens and of what closes, the rules between which the most situations go over, with one situation.
+    """
 
     fact: str
     before: Value
@@ -54,6 +57,7 @@ class InputChange:
     places: tuple[str, ...]
     opens: int
     closes: int
+    examples: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,18 @@ class Diff:
     def as_dict(self) -> dict[str, Any]:
         return {
             "opens": self.opens,
-            "changes": [
-                {"kind": c.kind, "before": c.before, "after": c.after, "slices": list(c.slices), "situations": c.situations, "example": dict(c.example)}
-                for c in self.changes
-            ],
+            "changes": list(map(_as_dict, self.changes)),
             "inputs": [
-                {"fact": c.fact, "before": c.before, "after": c.after, "places": list(c.places), "opens": c.opens, "closes": c.closes} for c in self.inputs
+                {
+                    "fact": c.fact,
+                    "before": c.before,
+                    "after": c.after,
+                    "places": list(c.places),
+                    "opens": c.opens,
+                    "closes": c.closes,
+                    "examples": list(map(_as_dict, c.examples)),
+                }
+                for c in self.inputs
             ],
             "settings": {name: {"before": a, "after": b} for name, (a, b) in self.settings.items()},
             "rules": dict(self.rules),
@@ -112,6 +122,8 @@ class Diff:
             effect = f"opens {one.opens:,} and closes {_number(one.closes, 'situation')}" if one.opens or one.closes else "changes no decision"
             yield f"  {one.fact}: {_word(one.before)} -> {_word(one.after)} in {_number(len(one.places), 'place')}, {effect}"
             yield f"    {shown}"
+            for example in one.examples:
+                yield f"    such as {_rules(example)}, {example.slices[0]}: {_situation(example.example)}"
 
     def _changes_text(self) -> Iterator[str]:
         for kind in (OPENS, CLOSES, OTHER):
@@ -119,10 +131,9 @@ class Diff:
             if several:
                 yield _TITLES[kind] + ":"
             for change in several:
-                rules, where = f"{change.before or 'no rule'} -> {change.after or 'no rule'}", ", ".join(change.slices)
-                yield f"  {rules} in {_number(change.situations, 'situation')} of {where}"
+                yield f"  {_rules(change)} in {_number(change.situations, 'situation')} of {', '.join(change.slices)}"
                 if change.example:
-                    yield "    such as: " + ", ".join(f"{name} {_word(value)}" for name, value in sorted(change.example.items()))
+                    yield f"    such as: {_situation(change.example)}"
 
     def _files_text(self) -> Iterator[str]:
         for title, lines in (
@@ -135,6 +146,19 @@ class Diff:
             if lines:
                 yield title
                 yield from (f"  {line}" for line in lines)
+
+
+def _as_dict(one: Change) -> dict[str, Any]:
+    told = {"kind": one.kind, "before": one.before, "after": one.after, "slices": list(one.slices), "situations": one.situations}
+    return told | {"example": dict(one.example)}
+
+
+def _rules(change: Change) -> str:
+    return f"{change.before or 'no rule'} -> {change.after or 'no rule'}"
+
+
+def _situation(facts: Mapping[str, Value]) -> str:
+    return ", ".join(f"{name} {_word(value)}" for name, value in sorted(facts.items()))
 
 
 def _word(value: Any) -> str:
@@ -272,11 +296,12 @@ def _input_changes(before: Pdp, after: Pdp, name: str) -> Iterator[InputChange]:
         if _named(pair[0]) != _named(pair[1]):
             groups.setdefault(pair, []).append(" ".join(place[1:]))
     for (a, b), places in groups.items():
-        counts = {OPENS: 0, CLOSES: 0}
+        several: dict[str, list[Change]] = {OPENS: [], CLOSES: []}
         for change in _changes(before, after, {name: (a, b)}):
-            if change.kind in counts:
-                counts[change.kind] += change.situations
-        yield InputChange(name, a, b, tuple(places), counts[OPENS], counts[CLOSES])
+            several.get(change.kind, []).append(change)
+        examples = tuple(max(changes, key=lambda one: one.situations) for changes in several.values() if changes)
+        opens, closes = (sum(one.situations for one in changes) for changes in several.values())
+        yield InputChange(name, a, b, tuple(places), opens, closes, examples)
 
 
 def _missing(fact: Fact) -> Iterator[tuple[tuple[str, ...], Value]]:
