@@ -89,11 +89,11 @@ def shown(value: bool | int | str) -> str:
     return "`" + "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text) + "`"
 
 
-def suggest(word: str, known: Iterable[object]) -> str:
-    """`did you mean ...?` when a known word is close, otherwise nothing. Only ever called on the way to an error."""
+def suggest(word: str, known: Iterable[object], cutoff: float = 0.6) -> str:
+    """`did you mean ...?` when a known word is close, otherwise nothing. `cutoff`: how close, up to 1, which is the word itself."""
     if len(word) > SHOWN:
         return ""
-    close = difflib.get_close_matches(word, sorted(str(k) for k in known), n=5, cutoff=0.6)
+    close = difflib.get_close_matches(word, sorted(str(k) for k in known), n=5, cutoff=cutoff)
     if not close:
         return ""
     best = max(close, key=lambda one: (difflib.SequenceMatcher(None, one, word).ratio(), _shared(one, word)))

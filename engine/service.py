@@ -321,13 +321,22 @@ def check_act(pack: Pack, request: Request) -> None:
     check_read(pack, request)
 
 
+SLIP = 0.83
+"""How close an unknown word is to a known one to be a slip of it: in a word of six letters or more, one that is wrong, missing, doubled or changed places."""
+
+
 def check_read(pack: Pack, request: Request) -> None:
-    """An act says nothing that nobody reads: who writes `untill` means an end, and would give an authorisation without one. Raises `RequestError`."""
+    """An act says nothing that nobody reads: who writes `untill` means an end, and would give an authorisation without one. Of its context, which callers fill
+    for themselves too, what is unknown is left to them unless it is a slip of a member that is read. Raises `RequestError`."""
+    name, context = request.action.name, {*read_of(pack, request.action.name, "context"), "basis"}
+    for member, value in request.context.items():
+        if member not in context and value is not None and (help := suggest(member, context, SLIP)):
+            raise RequestError(f"context.{shown(member)[1:-1]}", f"is read by nothing when `{name}` is asked for", help)
     known = read_of(pack, request.action.name)
-    for name, value in request.action.properties.items():
-        if name not in known and value is not None:
-            where, help = f"action.{shown(name)[1:-1]}", suggest(name, known) or "leave it out"
-            raise RequestError(where, f"is read by nothing when `{request.action.name}` is asked for", help)
+    for member, value in request.action.properties.items():
+        if member not in known and value is not None:
+            where, help = f"action.{shown(member)[1:-1]}", suggest(member, known) or "leave it out"
+            raise RequestError(where, f"is read by nothing when `{name}` is asked for", help)
 
 
 def check_subject(live: Live, subject: Entity) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -908,6 +909,7 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     ConsentStore("sqlite:///consent.db", PDP.pack.vocabulary, create=True).close()
     blocks = re.findall(r"```python\n(.*?)```", (FOLDER.parent / "docs/consent.md").read_text(), re.S)
     names: dict[str, Any] = {"now": NOW, "patient": PATIENT, "data": b"identifier,profession\n10000000017,G15_10\n", "messages": []}
+    names["log"] = SimpleNamespace(append_now=lambda *_: None)
     for block in blocks:
         exec(block, names)
     names["store"].close()

@@ -212,6 +212,30 @@ def test_what_would_be_recorded_and_mean_nothing_is_400(desk: httpx.Client, kept
     assert everything(kept) == before
 
 
+@pytest.mark.parametrize(
+    ("member", "meant"),
+    [
+        ("reasn", "reason"), ("reasson", "reason"), ("raeson", "reason"), ("Reason", "reason"), ("bases", ""), ("patient_requests", "patient_request"),
+        ("acces_mode", "access_mode"), ("secretSession", "secret_session"), ("bassis", "basis"),
+        ("region", ""), ("ward", ""), ("time", ""), ("urn:example:reason", ""), ("x" * 5000, ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_slip_in_the_context_of_an_act_is_400_and_what_callers_say_for_themselves_is_left_to_them(
+    desk: httpx.Client, portal: httpx.Client, kept: ConsentStore, member: str, meant: str
+) -> None:
+    before = everything(kept)
+    context = CARE | {member: "leaving the country"}
+    answers = [desk.post(ACTS, json=asked(patient(), "oppose_feeding", context=context))]
+    if meant:
+        answers.append(portal.post(PREVIEW, json=previewed(act={"name": "oppose_feeding"}, context=context)))
+        assert {answer.status_code for answer in answers} == {400} and everything(kept) == before
+        told = f"context.{member}: is read by nothing when `oppose_feeding` is asked for (did you mean `{meant}`?)"
+        assert {answer.json() for answer in answers} == {told}
+    else:
+        assert answers[0].status_code == 200 and answers[0].json()["decision"] and "reason" not in answers[0].json()["directives"][0]
+        act(desk, patient(), "withdraw_feeding_opposition")
+
+
 @pytest.mark.parametrize("name", ["read", "list", "deposit", "read_traces", "preview", "no_such_action"])
 def test_what_is_no_act_is_400(server: Server, desk: httpx.Client, kept: ConsentStore, name: str) -> None:
     before, entries = everything(kept), len(logged(server))

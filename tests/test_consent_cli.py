@@ -246,6 +246,9 @@ BAD_ACTS: dict[str, tuple[list[str], str]] = {
         ["act", "mask_documents", PATIENT, *(f"--with=action.target.{one}" for one in ("type=deposited", "from=2026-02-01", "until=2026-01-01"))],
         "the directive `mask` of `mask_documents`.target.deposited.until: is not after `from`",
     ),
+    "a reason that is misspelt": (
+        ["act", "oppose_feeding", PATIENT, "--with=context.reasn=private"], "context.reasn: is read by nothing when `oppose_feeding` is asked for",
+    ),
     "a type that is none": (
         ["act", "mask_documents", PATIENT, "--target", "type:NOSUCH"], "the directive `mask` of `mask_documents`.target.type: `NOSUCH` is not a row of",
     ),

@@ -152,11 +152,12 @@ def _all_steps(pack: Pack) -> Iterable[tuple[str, ...]]:
         yield from (tuple(text[1:].split(".")) for text in obligation.properties.values() if text.startswith("@"))
 
 
-def read_of(pack: Pack, action: str) -> set[str]:
-    """The properties of an action that something in the pack reads, when that action is asked for: its facts, its identifiers, and what this act records."""
+def read_of(pack: Pack, action: str, part: str = "action") -> set[str]:
+    """The properties of an action (or members of another part of a request, the `context`) that something in the pack reads, when that action is asked for: its
+    facts, its identifiers, and what this act records."""
     paths = (*_paths_of_facts(pack), *_paths_of_acts(pack.vocabulary.acts.get(action, ())), *(path for path, _ in pack.identifiers.paths))
     several = [path.for_action(action) for path in paths]
-    return {steps[1] for steps in several if steps[0] == "action" and len(steps) > 1}
+    return {steps[1] for steps in several if steps[0] == part and len(steps) > 1}
 
 
 def _paths(pack: Pack) -> Iterable[Path]:
