@@ -7,11 +7,11 @@ means by an access list, by traces and by a preview is said in its `[service]`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictBool, StrictStr
 
 from api.authzen import asked_of
 from api.callers import Caller
@@ -21,7 +21,9 @@ from api.shapes import ActionShape, EntityShape, Role, RuntimeOf, Shape, by_of
 from engine.answer import Answer
 from engine.calendar import FOREVER, iso
 from engine.consent.acts import Access, access_list, naming_who_asks
-from engine.consent.store import Kept
+from engine.consent.store import Kept, KeptAct
+from engine.errors import RequestError, shown, suggest
+from engine.pack import Pack
 from engine.request import Action, Entity, parse_entity, parse_request
 from engine.request import Request as Question
 from engine.service import By, Look
@@ -30,6 +32,8 @@ from engine.vocabulary import Held
 router = APIRouter(prefix="/consent/v1", tags=["consent"])
 Desk = Annotated[Caller, Depends(Role("consent_desk", "portal"))]
 Viewer = Annotated[Caller, Depends(Role("portal", "officer"))]
+
+LIST, RECORD = "list", "record"
 
 
 class Asked(Shape):
@@ -47,9 +51,12 @@ class ActAsked(Asked):
 
 
 class HistoryAsked(Asked):
-    """`kind`: of directives; every kind, where none is said."""
+    """`kind`: of directives; every kind, where none is said. `documents`: those that the caller knows of, with what the policy asks about them: what others
+    said of another document is not told. `acts`: what was asked for too, refused or done."""
 
     kind: StrictStr | None = None
+    documents: Annotated[list[EntityShape], Field(default_factory=list, max_length=1000)]
+    acts: StrictBool = False
 
 
 class Thought(ActionShape):
@@ -93,21 +100,33 @@ async def who_has_access(body: Asked, request: Request, runtime: RuntimeOf, call
 
 @router.post("/history")
 async def history(body: HistoryAsked, request: Request, runtime: RuntimeOf, caller: Desk) -> dict[str, Any]:
-    """What was ever said in the record, oldest first; of one `kind`, such as masks.
+    """What was ever said in the record, oldest first; of one `kind`, such as masks; with `acts`, what was asked for.
 
-    What somebody else said of a document is left out: whether the reader may know of it is not known here. Whoever may see only his own traces sees only what
-    he said himself. Nothing is numbered, so that what is left out leaves no gap.
+    What somebody else said or asked of a document is told of those `documents` that the reader may list now. Whoever may see only his own traces sees only what
+    he said and asked himself. Nothing is numbered, so that what is left out leaves no gap.
     """
-    look = await decided(runtime, caller, body, "traces", by_of(request, caller))
+    kinds = runtime.service.live.pdp.pack.vocabulary.kinds
+    if body.kind is not None and body.kind not in kinds:
+        raise RequestError("kind", f"{shown(body.kind)} is not a kind of directive", suggest(body.kind, kinds))
+    by = by_of(request, caller)
+    look = await decided(runtime, caller, body, "traces", by)
     told = told_of(runtime, look)
     if not look.permits(0):
         return told
-    assert look.live.store is not None
-    kept = await runtime.blocking(look.live.store.history, look.patient)
-    shown = _Shown(look.answers[0])
-    zone = look.live.pdp.pack.vocabulary.time_zone
-    said = [one for one in kept if body.kind in (None, one.directive["kind"]) and shown.may_be(one.directive)]
-    return {**told, "history": [_said(one, zone) for one in said]}
+    store, vocabulary = look.live.store, look.live.pdp.pack.vocabulary
+    assert store is not None
+    reader = _Reader(look.answers[0])
+    if not reader.only_own:
+        reader.knows = await visible(runtime, look, body.documents, by)
+    kept = await runtime.blocking(store.history, look.patient)
+    said = [one for one in kept if body.kind in (None, one.directive["kind"]) and reader.may_know_what_was_said(one.directive)]
+    told["history"] = [_said(one, vocabulary.time_zone) for one in said]
+    if body.acts:
+        recording = {name for name, several in vocabulary.acts.items() if body.kind is None or any(one.kind == body.kind for one in several)}
+        asked = await runtime.blocking(store.acts, look.patient)
+        known = [one for one in asked if one.act.action in recording and reader.may_know_what_was_asked(one)]
+        told["acts"] = [_asked_for(one, reader.document_of(one), look.live.pdp.pack) for one in known]
+    return told
 
 
 @router.post("/preview")
@@ -150,29 +169,54 @@ def _decision(answer: Answer) -> dict[str, Any]:
 # --- what is told of a record ----------------------------------------------------------------------------------------
 
 
-class _Shown:
-    """Which directives the reader of a record's history may be shown.
+class _Reader:
+    """Which directives and acts the reader of a record's history may know of. `knows`: the documents that he may list now.
 
-    INVARIANT: none that somebody else recorded of one document, which might be one that the reader may not know of.
+    INVARIANT: none by somebody else about a document that he may not know of.
     """
 
     def __init__(self, answer: Answer):
         pack = answer.runner.pack
-        self.reader = answer.request.subject
+        self.himself, self.knows, self.actions = answer.request.subject, frozenset[str](), pack.vocabulary.actions
         owed = {one.id for one in answer.owed if one.to == "requester"}
         self.only_own = bool(owed - set(pack.service.known_documents))
         compared = [of for fact in pack.vocabulary.facts.values() if isinstance(fact.form, Held) for of in fact.form.of]
-        self.documents = {shape for shape, path in compared if path is not None and ("resource", "id") in (path.steps, *path.by_action.values())}
+        self.forms = {shape for shape, path in compared if path is not None and ("resource", "id") in (path.steps, *path.by_action.values())}
 
-    def may_be(self, directive: Mapping[str, Any]) -> bool:
-        if directive.get("recorded_by") == self.reader.id and directive.get("capacity", self.reader.type) == self.reader.type:
+    def may_know_what_was_said(self, directive: Mapping[str, Any]) -> bool:
+        if directive.get("recorded_by") == self.himself.id and directive.get("capacity", self.himself.type) == self.himself.type:
             return True
-        return not self.only_own and _forms(directive).isdisjoint(self.documents)
+        target = directive.get("target") or {}
+        named = [target[form] for form in self.forms if form in target] if isinstance(target, Mapping) else [target]
+        return self._may_know(named)
+
+    def may_know_what_was_asked(self, one: KeptAct) -> bool:
+        subject, target, document = one.act.told["subject"], one.act.told["action"]["properties"].get("target"), self.document_of(one)
+        if (subject["type"], subject["id"]) == (self.himself.type, self.himself.id):
+            return True
+        named = [document] if document is not None else []
+        if isinstance(target, Mapping) and target.get("type") in self.forms:
+            named.append(target.get("id"))
+        return self._may_know(named)
+
+    def document_of(self, one: KeptAct) -> Any:
+        """The document of an act that is about one, whatever the request called it."""
+        return None if self.actions.get(one.act.action) == RECORD else one.act.told["resource"]["id"]
+
+    def _may_know(self, documents: Sequence[Any]) -> bool:
+        return not self.only_own and all(isinstance(one, str) and one in self.knows for one in documents)
 
 
-def _forms(directive: Mapping[str, Any]) -> Collection[str]:
-    target = directive.get("target")
-    return frozenset(target) if isinstance(target, Mapping) else frozenset()
+def _asked_for(one: KeptAct, document: str | None, pack: Pack) -> dict[str, Any]:
+    """An act as it may be told to somebody who knows of it. INVARIANT: of a discreet refusal, the one text that all of them have, and no rule."""
+    told, zone = one.act.told, pack.vocabulary.time_zone
+    subject = told["subject"]
+    return {
+        "decision": one.act.id, "at": _when(told["at"], zone), "subject": {"type": subject["type"], "id": subject["id"]}, "action": one.act.action,
+        "document": document, "target": told["action"]["properties"].get("target"),
+        "patient_request": told["context"].get("patient_request") is True, "permitted": one.act.decision == "permit", "done": told["done"],
+        "reason_user": dict(pack.discreet if told["discreet"] else told["reason"]),
+    }  # fmt: skip
 
 
 def _said(one: Kept, zone: str) -> dict[str, Any]:
@@ -210,6 +254,21 @@ async def decided(runtime: Runtime, caller: Caller, body: Asked, key: str, by: B
     await runtime.log.append(runtime.service.entry(look, by, False))
     runtime.metrics.decided(look)
     return look
+
+
+async def visible(runtime: Runtime, look: Look, documents: Sequence[EntityShape], by: By) -> frozenset[str]:
+    """Which of these documents the reader of a record's traces may know of: those that he may list, as they are said to be. Asked once, and logged."""
+    service, patient = runtime.service, look.patient
+    several = [service.of_record(LIST, _entity(one, "documents"), patient) for one in documents]
+    if not several:
+        return frozenset()
+    subject, context = look.answers[0].request.subject, look.answers[0].request.context
+    seen = await runtime.look(subject, Action(LIST), several, context, **asked_of(context))
+    await runtime.log.append(service.entry(seen, by, True))
+    runtime.metrics.decided(seen)
+    # A document that is said to be two things is only known to whoever may know of both.
+    hidden = {one.id for n, one in enumerate(several) if not seen.permits(n)}
+    return frozenset(one.id for one in several if one.id not in hidden)
 
 
 def told_of(runtime: Runtime, look: Look) -> dict[str, Any]:

@@ -7,7 +7,6 @@ identifier stands in a URL.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -16,9 +15,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import Field, StringConstraints
 
-from api.authzen import asked_of
 from api.callers import Caller
-from api.consent import Asked, decided, told_of
+from api.consent import Asked, decided, told_of, visible
 from api.errors import HttpError
 from api.runtime import Runtime
 from api.shapes import EntityShape, PageShape, Role, RuntimeOf, Shape, by_of
@@ -31,8 +29,7 @@ from engine.errors import RequestError
 from engine.journal.notices import Notice, Waiting
 from engine.journal.queries import Page, Review, Trace, position, view_of
 from engine.replay import replay as take_again
-from engine.request import Action, parse_entity
-from engine.service import By, Look
+from engine.service import By
 
 router = APIRouter()
 Shower = Annotated[Caller, Depends(Role("portal", "consent_desk"))]
@@ -42,7 +39,6 @@ Sender = Annotated[Caller, Depends(Role("portal"))]
 has no business with who came to whose record; a reviewer has, and must not be the one who could leave a notice unsent."""
 Keeper = Annotated[Caller, Depends(Role("portal", "officer"))]
 
-LIST = "list"
 MOST, SHOWN = 500, 50
 """Of one page: traces at most, and when nobody says how many."""
 RECENT = 600.0
@@ -73,26 +69,11 @@ async def accesses(body: AccessesAsked, request: Request, runtime: RuntimeOf, ca
     if not look.permits(0):
         return told
     view, page = view_of(look.answers[0].obligations, look.answers[0].request.subject), body.page or PageShape()
-    may_see = await _visible(runtime, look, body, by) if view.documents else None
+    may_see = (await visible(runtime, look, body.documents, by)).intersection if view.documents else None
     before, limit = page.token or page.next_token or "", min(page.limit or SHOWN, MOST)
     found = await runtime.books.ask(lambda: runtime.books.journal.page(look.patient, view, may_see, limit, before))
     await runtime.log.append(entry("outcome", runtime.service.clock(), decision=look.id, outcome="shown", caller=by.caller, request=by.request or None))
     return {**told, **_traces(found, look.live.pdp.pack.vocabulary.time_zone)}
-
-
-async def _visible(runtime: Runtime, look: Look, body: AccessesAsked, by: By) -> Callable[[Collection[str]], Collection[str]]:
-    """Which documents the reader of a record's traces may know of: those that he may list, as they are said to be. Asked once, and logged."""
-    service, patient = runtime.service, look.patient
-    documents = [service.of_record(LIST, parse_entity(one.model_dump(exclude_none=True), "documents"), patient) for one in body.documents]
-    if not documents:
-        return lambda _: ()
-    subject, context = look.answers[0].request.subject, look.answers[0].request.context
-    seen = await runtime.look(subject, Action(LIST), documents, context, **asked_of(context))
-    await runtime.log.append(service.entry(seen, by, True))
-    runtime.metrics.decided(seen)
-    # A document that is said to be two things is only known to whoever may know of both.
-    hidden = {one.id for n, one in enumerate(documents) if not seen.permits(n)}
-    return {one.id for one in documents if one.id not in hidden}.intersection
 
 
 def _traces(page: Page, zone: str) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import pytest
 from api_questions import ONE, STRANGER, Json, act, document, logged, open_record, patient, professional, question, record, target
 from api_server import NURSE, PATIENT, PHYSICIAN, ROOT, Server, compiled_pack, serving
 
-from api.consent import _Shown
+from api.consent import _Reader
 from engine.compiled import load
-from engine.consent.store import ConsentStore, Kept, KeptAct, Token
+from engine.consent.store import Act, ConsentStore, Kept, KeptAct, Token
 from engine.pdp import Pdp
 from engine.request import Action, Entity, Request
 
@@ -25,6 +25,7 @@ TEAM, MEMBER, CHILD, MOTHER = "750000036", "10000023126", "112057510804351", "27
 MAN, BOY = "185077505601435", "114067505601307"
 INSURANCE = {"type": "organisation", "id": "750000036", "properties": {"kind": "assurance_maladie"}}
 CARE = {"purpose": "care"}
+DEPOSITED = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 86400))
 
 
 @pytest.fixture(scope="module")
@@ -312,8 +313,7 @@ def furnished(server: Server, desk: httpx.Client) -> None:
     act(desk, patient(), "mask", document("DOC-MASKED"))
     act(desk, patient(), "mask_documents", **target("60568-3", "type"))
     author = professional("10000023100", structure="750000028")
-    deposited = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 86400))
-    act(desk, author, "hide_from_patient", document("DOC-HIDDEN", deposited=deposited, opened_by_patient=False), CARE)
+    act(desk, author, "hide_from_patient", document("DOC-HIDDEN", deposited=DEPOSITED, opened_by_patient=False), CARE)
 
 
 def test_the_access_list_says_who_why_and_until_when(server: Server, portal: httpx.Client, furnished: None) -> None:
@@ -350,7 +350,26 @@ def test_a_history_is_in_order_and_of_one_kind_when_asked(portal: httpx.Client, 
     masks = portal.post(HISTORY, json=about(kind="mask")).json()["history"]
     assert masks and masks == [one for one in told if one["kind"] == "mask"]
     assert {"document": "DOC-MASKED"} in [one["target"] for one in masks]
-    assert portal.post(HISTORY, json=about(kind="unheard_of")).json()["history"] == []
+    answer = portal.post(HISTORY, json=about(kind="masc"))
+    assert answer.status_code == 400 and "did you mean `mask`" in answer.text
+
+
+def test_an_act_that_calls_a_document_a_record_is_one_about_a_document(pdp: Pdp) -> None:
+    asks = Request(Entity("patient", PATIENT), Action("read_traces"), Entity("record", PATIENT), CARE)
+    reader = _Reader(pdp.decide(asks, pdp.fold([{"kind": "opened"}], time.time())))
+
+    def act_of(action: str, resource: Json, **properties: Any) -> KeptAct:
+        who = {"type": "professional", "id": NURSE, "properties": {}}
+        told = {"subject": who, "resource": resource | {"properties": {}}, "action": {"name": action, "properties": properties}, "context": {}}
+        return KeptAct(1, Act("0" * 26, action, "refuse", "W99", told), 1.0, Token(1, 1), Token(1, 1))
+
+    disguised = act_of("mask", {"type": "record", "id": "DOC-1"})
+    aimed = act_of("mask_documents", {"type": "record", "id": PATIENT}, target={"type": "document", "id": "DOC-1"})
+    several = act_of("mask_documents", {"type": "record", "id": PATIENT}, target={"type": "document", "id": ["DOC-1"]})
+    assert [reader.may_know_what_was_asked(one) for one in (disguised, aimed, several)] == [False] * 3
+    reader.knows = frozenset({"DOC-1"})
+    assert [reader.may_know_what_was_asked(one) for one in (disguised, aimed, several)] == [True, True, False]
+    assert not reader.may_know_what_was_said({"kind": "mask", "target": [{"document": "DOC-2"}], "recorded_by": NURSE})
 
 
 def test_a_history_tells_the_patient_nothing_of_what_is_hidden_from_him(portal: httpx.Client, kept: ConsentStore, furnished: None) -> None:
@@ -373,11 +392,11 @@ def test_a_professional_reads_in_a_history_what_he_said_himself(desk: httpx.Clie
 def test_somebody_with_the_same_identifier_in_another_capacity_is_somebody_else(pdp: Pdp) -> None:
     opened = pdp.fold([{"kind": "opened"}], time.time())
     asks = Request(Entity("patient", PATIENT), Action("read_traces"), Entity("record", PATIENT), CARE)
-    shown = _Shown(pdp.decide(asks, opened))
+    shown = _Reader(pdp.decide(asks, opened))
     directive = {"kind": "hidden_from_patient", "target": {"document": "DOC-1"}, "recorded_by": PATIENT}
-    assert shown.may_be(directive) and shown.may_be(directive | {"capacity": "patient"})
-    assert not shown.may_be(directive | {"capacity": "representative"}) and not shown.may_be(directive | {"recorded_by": NURSE})
-    assert shown.may_be({"kind": "block", "target": {"professional": NURSE}, "recorded_by": NURSE})
+    assert shown.may_know_what_was_said(directive) and shown.may_know_what_was_said(directive | {"capacity": "patient"})
+    assert not shown.may_know_what_was_said(directive | {"capacity": "representative"}) and not shown.may_know_what_was_said(directive | {"recorded_by": NURSE})
+    assert shown.may_know_what_was_said({"kind": "block", "target": {"professional": NURSE}, "recorded_by": NURSE})
 
 
 def test_a_treating_physician_reads_what_others_said_but_of_documents(desk: httpx.Client, furnished: None) -> None:
@@ -398,6 +417,39 @@ def test_a_representative_reads_what_he_said_himself(server: Server, desk: httpx
     told = desk.post(HISTORY, json=about(mother, CHILD)).json()
     assert told["decision"] is True and [one["target"] for one in told["history"]] == [{"document": "DOC-HERS"}]
     assert "DOC-SECRET" not in desk.post(ACCESS, json=about(mother, CHILD)).text
+
+
+def test_the_history_of_masking_is_whole_for_the_holder(portal: httpx.Client, desk: httpx.Client, furnished: None) -> None:
+    """What his physician masked at his request, what was refused, by whom; of the documents that he may know of."""
+    report, request = document("DOC-ASKED"), CARE | {"patient_request": True}
+    act(desk, professional(), "mask", report, request)
+    refused = desk.post(ACTS, json=asked(professional(STRANGER), "unmask", report, request)).json()
+    assert refused["decision"] is False
+    wanted = about(kind="mask", documents=[report], acts=True)
+    told = portal.post(HISTORY, json=wanted).json()
+    assert [one["recorded_by"] for one in told["history"] if one["target"] == {"document": "DOC-ASKED"}] == [PHYSICIAN]
+    mine = [one for one in told["acts"] if one["document"] == "DOC-ASKED"]
+    assert [(one["subject"]["id"], one["action"], one["permitted"], one["done"], one["patient_request"]) for one in mine] == [
+        (PHYSICIAN, "mask", True, True, True), (STRANGER, "unmask", False, False, True),
+    ]  # fmt: skip
+    assert mine[1]["decision"] == refused["context"]["id"] and mine[1]["reason_user"] == refused["context"]["reason_user"]
+    assert {"mask", "mask_documents"} <= {one["action"] for one in told["acts"]} <= {"mask", "unmask", "mask_documents", "unmask_documents"}
+    assert not re.search("rule|legal_basis|revision|number", json.dumps(told["acts"]))
+    for documents in ([], [document("DOC-OTHER")], [report, document("DOC-ASKED", status="Deleted")]):
+        less = portal.post(HISTORY, json=wanted | {"documents": documents}).json()
+        assert "DOC-ASKED" not in json.dumps(less) and {one["document"] for one in less["acts"]} >= {"DOC-MASKED"}
+    assert "acts" not in portal.post(HISTORY, json=about(documents=[report])).json()
+
+
+def test_a_masking_is_not_told_to_whom_it_is_masked_from_whatever_documents_he_names(portal: httpx.Client, desk: httpx.Client, furnished: None) -> None:
+    masked, hidden = document("DOC-MASKED"), document("DOC-HIDDEN", deposited=DEPOSITED, opened_by_patient=False)
+    desk.post(ACTS, json=asked(patient(), "mask", masked))
+    attempt = desk.post(ACTS, json=asked(professional(STRANGER), "unmask", masked, CARE | {"patient_request": True})).json()
+    told = desk.post(HISTORY, json=about(professional(STRANGER), documents=[masked, hidden], acts=True)).json()
+    assert told["history"] == [] and {one["subject"]["id"] for one in told["acts"]} == {STRANGER}
+    assert told["acts"][-1]["reason_user"] == attempt["context"]["reason_user"], "what he was told then, and nothing more"
+    told = portal.post(HISTORY, json=about(documents=[masked, hidden], acts=True))
+    assert not re.search("DOC-HIDDEN|hid.*_from_patient|10000023100", told.text) and "DOC-MASKED" in told.text
 
 
 # --- previews --------------------------------------------------------------------------------------------------------
