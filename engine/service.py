@@ -36,7 +36,6 @@ from engine.vocabulary import Path
 REMEMBERED = 100_000
 """Identifiers of a kind found well-formed that a service remembers before it starts again."""
 PATIENT = ("patient", "")
-NOBODY: frozenset[Any] = frozenset()
 
 
 class FalseClaim(RequestError):
@@ -83,7 +82,7 @@ class Live:
     store: ConsentStore | None
     scribe: Scribe
     known: dict[tuple[str, str], set[Any]] = field(default_factory=dict)
-    """Identifiers found well-formed, by what they are of: the part of a request, and its type or property."""
+    """Identifiers found well-formed, and nothing, which is nobody's; by what they are of: the part of a request, and its type or property."""
     readers: dict[str, RecordOf] = field(default_factory=dict)
     places: dict[str, Spelled] = field(default_factory=dict)
 
@@ -360,7 +359,7 @@ def _check(live: Live, kind: tuple[str, str], value: str, where: str, formats: F
         raise RequestError(where, mistakes[0], "; ".join(one.about for one in formats if one.about))
     if len(known) >= REMEMBERED:
         known.clear()
-    known.add(value)
+    known |= {None, value}
 
 
 def _readable(live: Live, action: str, resources: Sequence[Entity]) -> Sequence[Entity]:
@@ -369,11 +368,10 @@ def _readable(live: Live, action: str, resources: Sequence[Entity]) -> Sequence[
     for name, formats in live.spelled(action):
         kind = "resource", name
         try:
-            named = {one.properties.get(name) for one in resources}
+            plain = live.known.setdefault(kind, {None}).issuperset([one.properties.get(name) for one in resources])
         except TypeError:  # a list of several
-            named = {kind}
-        named.discard(None)
-        if not named <= live.known.get(kind, NOBODY):
+            plain = False
+        if not plain:
             resources = [_without_misspelt(live, kind, formats, one) for one in resources]
     return resources
 
@@ -418,11 +416,11 @@ def said(look: Look, by: By) -> dict[str, Any]:
         "caller": by.caller,
         "patient": look.patient,
         "subject": {"type": subject.type, "id": subject.id, "properties": kept("subject", subject.properties)},
-        "action": {"name": action.name, "properties": kept("action", action.properties)},
+        "action": {"name": action.name, "properties": kept("action", action.properties) if action.properties else {}},
         "context": kept("context", request.context),
         "token": str(look.token) if look.token else "",
         "pack": look.live.pdp.pack.digest,
         "items": scribe.items(answers),
         "request": by.request,
-        "withheld": sorted(place for place in look.withheld if place < len(answers)),
+        "withheld": sorted(place for place in look.withheld if place < len(answers)) if look.withheld else (),
     }

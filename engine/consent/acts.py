@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
+from msgspec import structs
+
 from engine.answer import Answer
 from engine.calendar import FOREVER, deadline, iso, parse_instant
 from engine.consent.directives import EVERYBODY, Directive, parse_directive
@@ -65,7 +67,7 @@ def _check_order(directive: Directive, record: Record, vocabulary: Vocabulary, w
     if directive.withdraw:
         return
     stated = Statement(directive.kind, directive.targets[0], replace(directive, revision=record.revision + 1))
-    said = replace(record, in_force=(*record.in_force, stated), index={})
+    said = structs.replace(record, in_force=(*record.in_force, stated), index={})
     for kind in vocabulary.kinds.values():
         for key, others in kind.not_after.items():
             for other in others:

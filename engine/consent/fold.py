@@ -7,8 +7,10 @@ A record is never reused from `holds_until` on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct, field
 
 from engine.calendar import deadline, parse_instant
 from engine.consent.directives import FOREVER, Directive, Target, instant_of
@@ -27,11 +29,11 @@ class Statement:
         return self.directive.properties.get(key)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True, eq=False):
     """The record of one patient at an instant: statements in force, statements that no longer are, and until when this is true.
 
-    `index` is where a compiled pack keeps its own view of the record (see `engine.evaluator.readers`).
+    `index` is where a compiled pack keeps its own view of the record (see `engine.evaluator.readers`); records are equal whatever is in it. A struct because
+    one is made for each decision: time goes on.
     """
 
     at: float
@@ -40,7 +42,12 @@ class Record:
     ended: tuple[Statement, ...]
     holds_until: float
     zone: str
-    index: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    index: dict[Any, Any] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and all(getattr(self, name) == getattr(other, name) for name in self.__struct_fields__ if name != "index")
+
+    __hash__ = None  # type: ignore[assignment]
 
     def latest(self, kind: str) -> Directive | None:
         """The last recorded directive of a kind that is in force."""

@@ -29,6 +29,8 @@ __all__ = ["DecisionLog", "LogUnavailable"]
 
 PAUSE = 0.1
 """Seconds without a new attempt after a segment could not be opened: entries that waited behind it are told so at once."""
+ENOUGH = 256
+"""Entries of a batch that waits for no more."""
 LONGEST = 1_000_000
 """Entries of a segment before the next one is begun: bounds what a proof, or a process that takes over the checkpoints, has to read."""
 
@@ -124,7 +126,7 @@ class DecisionLog:
             if waiters is None:
                 timer = loop.call_later(self._timeout, self._expire, batch, loop)
                 batch.loops[loop] = _Waiters(loop, [told], timer)
-                loop.call_soon(self._queue, batch)
+                loop.call_soon(self._queue_when_quiet, batch)
             else:
                 waiters.told.append(told)
 
@@ -149,8 +151,17 @@ class DecisionLog:
         self._open.bodies += bodies
         return self._open
 
+    def _queue_when_quiet(self, batch: _Batch, seen: int = 0) -> None:
+        """Have a loop's batch written when a turn of the loop has added nothing to it, so that what arrives together is written together. An entry that is
+        alone, while nothing is written, does not wait for others."""
+        size = len(batch.bodies)
+        if seen < size < ENOUGH and (size > 1 or self._writing):
+            asyncio.get_running_loop().call_soon(self._queue_when_quiet, batch, size)
+        else:
+            self._queue(batch)
+
     def _queue(self, batch: _Batch) -> None:
-        """Have a batch written. A thread does so at once; a loop when it has run what it has at hand, so that what arrived together is written together."""
+        """Have a batch written. A thread does so at once."""
         with self._guard:
             if not batch.is_queued:
                 batch.is_queued = True

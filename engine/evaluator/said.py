@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from msgspec import structs
+
 from engine.calendar import deadline, parse_instant
 from engine.consent.fold import Record, Statement
 from engine.evaluator.tables import Tables
@@ -207,7 +209,7 @@ class Narrowed:
         """A record of these statements, and of who is in which group."""
         members = tuple(one for one in record.in_force if one.kind == self.form.via)
         in_force, ended = (members, tuple(several)) if self.form.ended else ((*members, *several), ())
-        return replace(record, in_force=in_force, ended=ended, index={})
+        return structs.replace(record, in_force=in_force, ended=ended, index={})
 
 
 @dataclass(frozen=True, slots=True)
