@@ -94,7 +94,7 @@ def test_a_directive_is_normalised_parsed_or_as_json():
         {"kind": "opened"},
         {"kind": "authorisation", "target": {"structure": ADELI}, "recorded_by": ADELI, "capacity": "patient"},
         {"kind": "mask", "target": {"deposited": {"from": "2026-01-01"}}},
-        {"kind": "mask", "target": {"type": ADELI}},
+        {"kind": "mask", "target": {"document": ADELI}},
     ],
     ids=str,
 )
