@@ -65,12 +65,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
-        self._chunk = None
         if self.direct is not None and self._awaiting and not self._begun and self._bytes == len(data) and self._is_free():
             if self._is_known(data):
                 return
             self._chunk = data
         super().data_received(data)
+        self._chunk = None
         if not self._awaiting:
             if self._bytes > self.request_bytes:
                 self._refuse(413, f"the request has more than {self.request_bytes:,} bytes")

@@ -39,6 +39,7 @@ CONNECTIONS, LENGTHS = (1, 32, 256), (10, 100, 200, 500)
 SENDERS = 16
 """Connections over which lists are sent."""
 HABILIS, ASGI, TOLD, BARE, USUAL, PEER = "Habilis", "Habilis, through ASGI", "Habilis, telemetry exported", "bare ASGI", "FastAPI with pydantic", "Cerbos"
+NAMED = "Habilis, each request with an identifier"
 KEY = "benchmark-key-0123456789abcdef0123456789"
 ONE, SEVERAL = "/access/v1/evaluation", "/access/v1/evaluations"
 
@@ -73,7 +74,7 @@ def run(quick: bool) -> Answer:
         servers = {name: stack.enter_context(start(folder, pdp, questions)) for name, start in SERVERS.items()}
         _agree(pdp, questions, servers)
         singles = _measure(servers, [Load(1, n) for n in CONNECTIONS], questions, folder, rounds, seconds)
-        lists = _measure({k: v for k, v in servers.items() if k != TOLD}, [Load(n, SENDERS) for n in LENGTHS], questions, folder, rounds, seconds)
+        lists = _measure({k: v for k, v in servers.items() if k not in (TOLD, NAMED)}, [Load(n, SENDERS) for n in LENGTHS], questions, folder, rounds, seconds)
         fsync = _fsync(folder)
     size = f"{len(questions):,} questions about {len(questions) // 10:,} patients; rounds of {seconds} s, {rounds} of each"
     made = Answer("http", "What does a decision cost over HTTP: logged durably, the caller authenticated, the revision checked?", size, BARE)
@@ -272,6 +273,7 @@ def _cerbos(folder: Path, pdp: Pdp, questions: Sequence[Question]) -> Iterator[S
 SERVERS: dict[str, Callable[[Path, Pdp, Sequence[Question]], Any]] = {
     HABILIS: _habilis,
     ASGI: _through_asgi,
+    NAMED: lambda folder, pdp, questions: _habilis(folder, pdp, questions, 8708),
     TOLD: _exporting,
     BARE: lambda *_: _uvicorn("bare", 8704),
     USUAL: lambda *_: _uvicorn("usual", 8705),
@@ -294,7 +296,7 @@ def _agree(pdp: Pdp, questions: Sequence[Question], servers: dict[str, Server]) 
         one = questions[n]
         request = as_request(json.dumps(one.body).encode())
         expected = pdp.decide(request, pdp.fold(one.directives, time.time())).permitted
-        for name in (HABILIS, ASGI, TOLD, PEER):
+        for name in (HABILIS, NAMED, ASGI, TOLD, PEER):
             got = _ask(servers[name], servers[name].paths[0], servers[name].body(one))
             assert got == [expected], f"{name} decides {got}, and it is {expected}: {one.body}"
     several = _list(questions, 5, 100)
@@ -302,13 +304,17 @@ def _agree(pdp: Pdp, questions: Sequence[Question], servers: dict[str, Server]) 
     assert len({tuple(one) for one in told.values()}) == 1, "lists are decided differently"
 
 
+IDENTIFIED = 'wrk.headers["X-Request-ID"] = string.format("request-%08d", #asked)'
 SCRIPT = """
 local asked, n = {}, 0
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer %s"
 init = function()
-  for line in io.lines("%s") do asked[#asked + 1] = wrk.format(nil, "%s", nil, line) end
+  for line in io.lines("%s") do
+    %s
+    asked[#asked + 1] = wrk.format(nil, "%s", nil, line)
+  end
 end
 request = function()
   n = n %% #asked + 1
@@ -343,7 +349,7 @@ def _script(name: str, server: Server, load: Load, questions: Sequence[Question]
     stem = folder / f"{re.sub('[^a-z]', '', name.lower())}-{load.each}"
     text, script = stem.with_suffix(".txt"), stem.with_suffix(".lua")
     text.write_text("\n".join(json.dumps(one) for one in bodies) + "\n", encoding="utf-8")
-    script.write_text(SCRIPT % (KEY, text, server.paths[load.each > 1]), encoding="utf-8")
+    script.write_text(SCRIPT % (KEY, text, IDENTIFIED if name == NAMED else "", server.paths[load.each > 1]), encoding="utf-8")
     return script
 
 
