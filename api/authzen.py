@@ -26,9 +26,12 @@ SEMANTICS = {"execute_all": None, "deny_on_first_deny": False, "permit_on_first_
 SHALLOW = 7
 """Levels of objects and lists in what stores send: a list of evaluations of documents with a list among their properties has six."""
 
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
+"""Longer whole numbers are the exact parser's: it knows how many digits are too many, and a body full of such takes the decoder seconds."""
+
 
 def _nested(levels: int) -> Any:
-    plain = str | int | float | bool | None
+    plain = str | _Number | bool | None
     return plain if not levels else plain | list[_nested(levels - 1)] | dict[str, _nested(levels - 1)]  # type: ignore[misc]
 
 

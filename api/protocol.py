@@ -78,7 +78,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.cycle.wait()  # type: ignore[attr-defined]
         elif self._bytes > self.header_bytes:
             self._refuse(431, f"the headers have more than {self.header_bytes:,} bytes")
-        elif self._timer is None:
+        elif self._timer is None and (self._begun or self.timeout_keep_alive_task is None):  # otherwise it was answered at once, and idles
             self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
 
     def _is_free(self) -> bool:

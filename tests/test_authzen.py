@@ -415,6 +415,7 @@ HOSTILE = {
     "not a number": json.dumps(question(x=0)).encode().replace(b'"x": 0', b'"x": NaN'),
     "infinite": json.dumps(question(x=0)).encode().replace(b'"x": 0', b'"x": -Infinity'),
     "too large": json.dumps(question(x=0)).encode().replace(b'"x": 0', b'"x": 1e999'),
+    "a digit too many": json.dumps(question(x=10**100)).encode(),
     "many digits": json.dumps(question(x=0)).encode().replace(b'"x": 0', b'"x": ' + b"9" * 5000),
     "half a character": json.dumps(question(x="")).encode().replace(b'"x": ""', b'"x": "\\ud800"'),
     "half a character, raw": json.dumps(question(x="")).encode().replace(b'"x": ""', b'"x": "\xed\xa0\x80"'),

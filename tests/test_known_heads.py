@@ -180,7 +180,8 @@ def test_heads_are_forgotten_before_they_are_too_many() -> None:
 # --- bodies ----------------------------------------------------------------------------------------------------------
 
 words = st.sampled_from(("", " ", "a", "read", "é", "\u2003", "x" * 257, 'say "so"', "back\\slash"))
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words
+numbers = st.integers() | st.sampled_from((2**63, -(2**63) - 1, 10**100 - 1, 10**100))
+plain = st.none() | st.booleans() | numbers | st.floats(allow_nan=False, allow_infinity=False) | words
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(words, inner, max_size=2), max_leaves=4)
 properties = st.dictionaries(st.sampled_from(("patient", "type", "x")), values, max_size=3)
 names = st.sampled_from(("professional", "document", "10000023092", "x")) | words

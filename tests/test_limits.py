@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 import uvicorn
@@ -17,8 +18,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from api.callers import Callers, open_callers
+from api.direct import Direct
 from api.limits import Body, Envelope, InFlight, Loopback, Rate, by_address, by_caller, limited, refuse
-from api.protocol import guarded
+from api.protocol import GuardedProtocol, guarded
 
 KEY = "a key of 256 random bits, say"
 
@@ -434,6 +436,19 @@ def test_a_connection_may_be_used_for_as_long_as_one_likes(port):
     with connected(port) as client:
         for _ in range(200):
             assert size_of(_on(client, head("/", "Content-Length: 900") + b"x" * 900)) == 900
+
+
+def test_who_is_sent_away_at_once_may_stay_idle_like_anybody(app, monkeypatch):
+    """Answered while it was being read: what follows is not the headers of another request, until they begin."""
+    hot = SimpleNamespace(paths=(b"/hot",), runtime=SimpleNamespace(callers=open_callers()))
+    monkeypatch.setattr(GuardedProtocol, "direct", Direct(hot, InFlight(app, 0), MOST, 20))
+    whole = head("/hot", "Authorization: Bearer a", "Content-Type: application/json", "X-Request-ID: a", "Content-Length: 2") + b"{}"
+    with serving(app, header_seconds=0.3) as port, connected(port) as client:
+        for _ in range(2):
+            assert _on(client, whole)[0] == 503
+            time.sleep(0.6)
+        assert _on(client, whole + b"POST")[0] == 503
+        assert is_closed(client)
 
 
 @pytest.mark.parametrize("id", ["a", "550e8400-e29b-41d4-a716-446655440000", "x" * 200, "a b~!"])
