@@ -82,7 +82,7 @@ class Live:
     store: ConsentStore | None
     scribe: Scribe
     known: dict[tuple[str, str], set[Any]] = field(default_factory=dict)
-    """Identifiers found well-formed, and nothing, which is nobody's; by what they are of: the part of a request, and its type or property."""
+    """Identifiers found well-formed, and nothing, which is nobody's; by what says their formats: a type of subject, or a path."""
     readers: dict[str, RecordOf] = field(default_factory=dict)
     places: dict[str, Spelled] = field(default_factory=dict)
 
@@ -91,8 +91,8 @@ class Live:
         found = self.places.get(action)
         if found is None:
             pack = self.pdp.pack
-            steps = [(path.for_action(action), formats) for path, formats in pack.identifiers.paths if path != pack.vocabulary.patient]
-            found = tuple((rest[0], formats) for (head, *rest), formats in steps if head == "resource" and len(rest) == 1 and rest != ["id"])
+            steps = [(str(path), path.for_action(action), formats) for path, formats in pack.identifiers.paths if path != pack.vocabulary.patient]
+            found = tuple((rest[0], path, formats) for path, (head, *rest), formats in steps if head == "resource" and len(rest) == 1 and rest != ["id"])
             if action in pack.vocabulary.actions:
                 self.places[action] = found
         return found
@@ -111,11 +111,13 @@ RecordOf: TypeAlias = Callable[[Entity], Any]
 
 
 def of_one_record(record_of: RecordOf, resources: Sequence[Entity]) -> bool:
+    """Whether resources, of which there is at least one, all belong to the same record."""
     records = [record_of(one) for one in resources]
     return records.count(records[0]) == len(records)
 
 
-Spelled: TypeAlias = tuple[tuple[str, Formats], ...]
+Spelled: TypeAlias = tuple[tuple[str, str, Formats], ...]
+"""Properties of a resource, each with the path of the pack that leads to it and the formats that this path has."""
 
 
 def _record_of(patient: Path | None, action: str) -> RecordOf:
@@ -365,19 +367,18 @@ def _check(live: Live, kind: tuple[str, str], value: str, where: str, formats: F
 def _readable(live: Live, action: str, resources: Sequence[Entity]) -> Sequence[Entity]:
     """Resources as the policy reads them: somebody named in a spelling that the pack does not have counts as nobody, so that a fact about him takes the value
     that refuses. The same person under another spelling would be somebody of whom the record says nothing."""
-    for name, formats in live.spelled(action):
-        kind = "resource", name
+    for name, path, formats in live.spelled(action):
+        kind = "path", path
         try:
             plain = live.known.setdefault(kind, {None}).issuperset([one.properties.get(name) for one in resources])
         except TypeError:  # a list of several
             plain = False
         if not plain:
-            resources = [_without_misspelt(live, kind, formats, one) for one in resources]
+            resources = [_without_misspelt(live, kind, name, formats, one) for one in resources]
     return resources
 
 
-def _without_misspelt(live: Live, kind: tuple[str, str], formats: Formats, resource: Entity) -> Entity:
-    _, name = kind
+def _without_misspelt(live: Live, kind: tuple[str, str], name: str, formats: Formats, resource: Entity) -> Entity:
     value = resource.properties.get(name)
     try:
         for one in () if value is None else value if isinstance(value, list) else [value]:

@@ -20,7 +20,7 @@ from engine.errors import PackError, RequestError
 from engine.pack import parse_pack, read_folder
 from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity, Request
-from engine.service import By, FalseClaim, Service, withheld
+from engine.service import By, FalseClaim, Service, _readable, withheld
 
 FILES = read_folder(ROOT / "policies")
 ADELI = "750000118"
@@ -168,8 +168,20 @@ def test_only_well_written_identifiers_are_remembered(place: Place) -> None:
     service.look(professional(), READ, [document()], CARE)
     known = service.live.known
     assert known["subject", "professional"] == {PHYSICIAN, None} and known["patient", ""] == {PATIENT, None}
-    assert set(known) <= {("subject", "professional"), ("patient", ""), ("resource", "structure"), ("resource", "author")}
+    assert set(known) <= {("subject", "professional"), ("patient", ""), ("path", "resource.structure"), ("path", "resource.author")}
     assert sum(map(len, known.values())) < 10
+
+
+def test_what_is_well_formed_in_one_place_is_not_for_that_in_another(place: Place) -> None:
+    """Two paths of a pack may lead to one property, by action, with formats of their own: a spelling that only the other one has is nobody's."""
+    formats, live = place.pdp.pack.identifiers.formats, place.service().live
+    live.places["read"] = (("author", "resource.author", (formats["structure"],)),)
+    live.places["list"] = (("author", "resource.signatory", (formats["professional"],)),)
+    by_structure, by_professional = ([Entity("document", "DOC-1", {"author": id})] for id in ("750000010", PHYSICIAN))
+    for _ in range(2):
+        assert _readable(live, "read", by_structure) == by_structure and _readable(live, "list", by_professional) == by_professional
+        for action, several in (("list", by_structure), ("read", by_professional)):
+            assert _readable(live, action, several) == [Entity("document", "DOC-1", {})]
 
 
 # --- the directory ---------------------------------------------------------------------------------------------------
