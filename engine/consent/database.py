@@ -412,7 +412,7 @@ class Postgres(Database):
 
     def _open(self, **more: Any) -> psycopg.Connection[Any]:
         limit = int(self.timeout * 1000)
-        settings = f"-c synchronous_commit=on -c statement_timeout={limit} -c lock_timeout={limit} -c idle_in_transaction_session_timeout={4 * limit}"
+        settings = f"{DURABLE} -c statement_timeout={limit} -c lock_timeout={limit} -c idle_in_transaction_session_timeout={4 * limit}"
         usual = {"connect_timeout": math.ceil(self.timeout), "application_name": "habilis"}
         always = {"options": f"{self._conninfo.get('options', '')} {settings}".strip(), "target_session_attrs": "read-write"}
         connection = Bounded.connect(**usual | self._conninfo | always | more)
@@ -423,22 +423,42 @@ class Postgres(Database):
         return _PostgresReader(self._open(autocommit=True), self._text)
 
 
+DURABLE = "-c synchronous_commit=on -c client_min_messages=warning"
+"""Settings of a session in which a commit is on the disk, and on the synchronous standbys, or is said not to be."""
+
+
 class Bounded(psycopg.Connection[Any]):
     """A connection that gives up on a server that does not answer: one that is stopped, or behind a cable that was pulled, never says no.
 
-    It is closed then, so that nobody waits for it once more, to take back what it was about.
+    It is closed then, so that nobody waits for it once more, to take back what it was about. So it is when somebody cancelled a commit's wait for a synchronous
+    standby: the server calls that commit done and only warns of it, but it would be lost when the standby takes over
+    (https://www.postgresql.org/docs/current/warm-standby.html, "Synchronous Replication").
     """
 
     limit: float | None = None
     """Seconds."""
+    is_alone = False
+    """Something was committed that the standby is not known to have."""
+
+    def __init__(self, pgconn: psycopg.pq.abc.PGconn):
+        super().__init__(pgconn)
+        self.add_notice_handler(self._heed)
+
+    def _heed(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.source_function == "SyncRepWaitForLSN":  # its words are in the server's language
+            self.is_alone = True
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().wait(gen, *args, **{"timeout": self.limit} | kwargs)
+            found = super().wait(gen, *args, **{"timeout": self.limit} | kwargs)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.close()
             raise
+        if self.is_alone:
+            self.close()
+            raise psycopg.OperationalError("the wait for a synchronous standby was cancelled")
+        return found
 
 
 class _PostgresReader:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import psycopg
 from sqlalchemy.engine import URL
 
-from engine.consent.database import Bounded
+from engine.consent.database import DURABLE, Bounded
 from engine.decision_log.merkle import Range
 from engine.decision_log.storage import (
     NO_LOG,
@@ -87,9 +87,8 @@ class PostgresStorage:
         return self.url.set(drivername="postgresql").render_as_string(hide_password=True)
 
     def _open(self) -> psycopg.Connection[Any]:
-        """INVARIANT: no statement_timeout. A commit that waits for a standby would be cut short by it, and then counts as done."""
         limit = int(self.timeout * 1000)
-        settings = f"-c synchronous_commit=on -c lock_timeout={limit} -c idle_in_transaction_session_timeout={4 * limit}"
+        settings = f"{DURABLE} -c lock_timeout={limit} -c idle_in_transaction_session_timeout={4 * limit}"
         given = psycopg.conninfo.conninfo_to_dict(self._conninfo)
         usual = {"connect_timeout": math.ceil(self.timeout), "application_name": "habilis"}
         always = {"options": f"{given.get('options', '')} {settings}".strip(), "target_session_attrs": "read-write"}
