@@ -358,11 +358,19 @@ def until_it_works(log: DecisionLog, id: str = "after") -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.parametrize("age", [0, 3600], ids=["folder that just changed", "folder at rest"])
 @pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_segment_that_is_removed_or_replaced_is_left_for_a_new_one(place: Path, suffix: str) -> None:
+def test_a_segment_that_is_removed_or_replaced_is_left_for_a_new_one(place: Path, suffix: str, age: float) -> None:
     url = folder_url(place)
+
+    def rest() -> None:
+        """Let the folder look as if no name in it had changed for a while, and the segment find it so."""
+        os.utime(place / "log", (time.time() - age,) * 2)
+        log.append_now(body("at rest"))
+
     with appending(url) as log:
         log.append_now(body("first"))
+        rest()
         (segment,) = (place / "log").glob("*.segment")
         victim = Path(f"{segment}{suffix}")
         copy = victim.read_bytes()
@@ -370,6 +378,7 @@ def test_a_segment_that_is_removed_or_replaced_is_left_for_a_new_one(place: Path
         with pytest.raises(LogUnavailable, match="cannot be reached"):
             log.append_now(body("into nothing"))
         log.append_now(body("second"))
+        rest()
         (other,) = set((place / "log").glob("*.segment")) - {segment}
         replaced = Path(f"{other}{suffix}")
         replaced.unlink()
