@@ -164,8 +164,8 @@ def parse_one(body: bytes) -> Question:
 
 
 def _all_told(words: Iterable[str]) -> bool:
-    """Whether none of these is blank."""
-    return all(map(str.strip, words))
+    """Whether none of these, none of which is empty, is blank."""
+    return not any(map(str.isspace, words))
 
 
 def _one(data: Mapping[str, Any]) -> Question:
@@ -326,7 +326,7 @@ class Replies:
         """The evaluation responses of one question, in its order."""
         head, answers = self.head(look), look.answers
         yes, no = b'{"decision":true,' + head, b'{"decision":false,' + head
-        if not isinstance(answers, Answers):
+        if type(answers) is not Answers:
             return [no + self._unsupported(one) if n in look.withheld else (yes if one.permitted else no) + self._told(one) for n, one in enumerate(answers)]
         outcomes, made = look.live.pdp.outcomes, []
         known: dict[int, bytes] = {}

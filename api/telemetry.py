@@ -63,7 +63,7 @@ class Metrics:
             self.decisions[outcome.decision, outcome.rule, action] += 1
             return
         answers, outcomes = look.answers, look.live.pdp.outcomes
-        for number, count in Counter(answers.outcomes if isinstance(answers, Answers) else [one.outcome.number for one in answers]).items():
+        for number, count in Counter(answers.outcomes if type(answers) is Answers else [one.outcome.number for one in answers]).items():
             outcome = outcomes[number]
             self.decisions[outcome.decision, outcome.rule, action] += count
 

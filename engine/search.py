@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from time import sleep
 from typing import Any
 
+from msgspec.structs import asdict
+
 from engine.answer import Answer
 from engine.consent.acts import patient_of
 from engine.consent.fold import Record
@@ -83,13 +85,13 @@ def _decided(pdp: Pdp, candidates: Iterable[Request], record: Record) -> Iterato
 
 
 def _entry(look: Look, by: By, searched: str, told: list[Answer], candidates: int, permitted: int) -> bytes:
-    known = said(look, by)
+    known = asdict(said(look, by, "list"))
     items = [(_id(searched, one.request), *look.live.scribe.items([one])[0][1:]) for one in told]
     if searched == "subject":
         known["subject"] = {key: value for key, value in known["subject"].items() if key != "id"}
     elif searched == "action":
         known["action"] = {}
-    return encode(SearchEntry(**(known | {"items": items}), mode="list", searched=searched, candidates=candidates, permitted=permitted))
+    return encode(SearchEntry(**(known | {"items": items}), searched=searched, candidates=candidates, permitted=permitted))
 
 
 def _id(searched: str, request: Request) -> str:

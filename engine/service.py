@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from engine.answer import Answer
 from engine.consent.acts import Done, Preview, directives_of, patient_of, perform_all, preview
@@ -91,8 +92,12 @@ class Live:
         found = self.places.get(action)
         if found is None:
             pack = self.pdp.pack
-            steps = [(str(path), path.for_action(action), formats) for path, formats in pack.identifiers.paths if path != pack.vocabulary.patient]
-            found = tuple((rest[0], path, formats) for path, (head, *rest), formats in steps if head == "resource" and len(rest) == 1 and rest != ["id"])
+            found = tuple(
+                (rest[0], self.known.setdefault(("path", str(path)), {None}), formats)
+                for path, formats in pack.identifiers.paths
+                for head, *rest in [path.for_action(action)]
+                if path != pack.vocabulary.patient and head == "resource" and len(rest) == 1 and rest != ["id"]
+            )
             if action in pack.vocabulary.actions:
                 self.places[action] = found
         return found
@@ -116,8 +121,8 @@ def of_one_record(record_of: RecordOf, resources: Sequence[Entity]) -> bool:
     return records.count(records[0]) == len(records)
 
 
-Spelled: TypeAlias = tuple[tuple[str, str, Formats], ...]
-"""Properties of a resource, each with the path of the pack that leads to it and the formats that this path has."""
+Spelled: TypeAlias = tuple[tuple[str, set[Any], Formats], ...]
+"""Properties of a resource, each with what was found well-formed there, and the formats that it has."""
 
 
 def _record_of(patient: Path | None, action: str) -> RecordOf:
@@ -169,7 +174,8 @@ class Service:
             first, resources = self.settled(first, resources)
         check_subject(live, first.subject)
         resources = _readable(live, action.name, resources)
-        first = Request(first.subject, first.action, resources[0], first.context)
+        if resources[0] is not first.resource:
+            first = Request(first.subject, first.action, resources[0], first.context)
         patient, record, token = self.record(live, first, now, at_least, witness)
         if len(resources) == 1:
             answers: Sequence[Answer] = [live.pdp.decide(first, record)]
@@ -229,7 +235,7 @@ class Service:
 
     def entry(self, look: Look, by: By, listed: bool) -> bytes:
         """The log's entry for what is about to be told."""
-        return encode(DecisionEntry(mode="list" if listed else "one", **said(look, by)))
+        return encode(said(look, by, "list" if listed else "one"))
 
     async def decide(self, subject: Entity, action: Action, resources: Sequence[Entity], context: Mapping[str, Any], by: By, **more: Any) -> Look:
         """Decide one question and log it: when this returns, the answers may leave. Raises what `look` does, and `LogUnavailable`."""
@@ -288,7 +294,7 @@ class Service:
 
     def _log_acts(self, looks: Sequence[Look], by: By, state: str, done: Sequence[Done] = ()) -> None:
         became: list[dict[str, Any]] = [{"directives": one.directives, "after": str(one.token)} for one in done] or [{} for _ in looks]
-        self.log.append_now(*(encode(ActEntry(mode="one", state=state, **more, **said(look, by))) for look, more in zip(looks, became, strict=True)))
+        self.log.append_now(*(encode(ActEntry(**asdict(said(look, by)), state=state, **more)) for look, more in zip(looks, became, strict=True)))
 
     # --- looking ahead ---
 
@@ -342,19 +348,19 @@ def check_read(pack: Pack, request: Request) -> None:
 
 def check_subject(live: Live, subject: Entity) -> None:
     """One person under two spellings is two people to a block: whoever asks is written as the pack says, and so is whose record it is."""
-    _check(live, ("subject", subject.type), subject.id, "subject.id", live.pdp.pack.identifiers.subjects.get(subject.type, ()))
+    formats = live.pdp.pack.identifiers.subjects.get(subject.type)
+    if formats:
+        _check(live.known.setdefault(("subject", subject.type), set()), subject.id, "subject.id", formats)
 
 
 def _check_patient(live: Live, patient: str) -> None:
     pack = live.pdp.pack
-    _check(live, PATIENT, patient, "patient", next((several for path, several in pack.identifiers.paths if path == pack.vocabulary.patient), ()))
+    formats = next((several for path, several in pack.identifiers.paths if path == pack.vocabulary.patient), ())
+    _check(live.known.setdefault(PATIENT, set()), patient, "patient", formats)
 
 
-def _check(live: Live, kind: tuple[str, str], value: str, where: str, formats: Formats) -> None:
-    if not formats:
-        return
-    known = live.known.setdefault(kind, set())
-    if value in known:
+def _check(known: set[Any], value: str, where: str, formats: Formats) -> None:
+    if not formats or value in known:
         return
     mistakes = [one.mistake(value) for one in formats]
     if all(mistakes):
@@ -367,22 +373,21 @@ def _check(live: Live, kind: tuple[str, str], value: str, where: str, formats: F
 def _readable(live: Live, action: str, resources: Sequence[Entity]) -> Sequence[Entity]:
     """Resources as the policy reads them: somebody named in a spelling that the pack does not have counts as nobody, so that a fact about him takes the value
     that refuses. The same person under another spelling would be somebody of whom the record says nothing."""
-    for name, path, formats in live.spelled(action):
-        kind = "path", path
+    for name, known, formats in live.spelled(action):
         try:
-            plain = live.known.setdefault(kind, {None}).issuperset([one.properties.get(name) for one in resources])
+            plain = known.issuperset([one.properties.get(name) for one in resources])
         except TypeError:  # a list of several
             plain = False
         if not plain:
-            resources = [_without_misspelt(live, kind, name, formats, one) for one in resources]
+            resources = [_without_misspelt(known, name, formats, one) for one in resources]
     return resources
 
 
-def _without_misspelt(live: Live, kind: tuple[str, str], name: str, formats: Formats, resource: Entity) -> Entity:
+def _without_misspelt(known: set[Any], name: str, formats: Formats, resource: Entity) -> Entity:
     value = resource.properties.get(name)
     try:
         for one in () if value is None else value if isinstance(value, list) else [value]:
-            _check(live, kind, one, name, formats)
+            _check(known, one, name, formats)
     except (RequestError, TypeError):
         return Entity(resource.type, resource.id, {key: kept for key, kept in resource.properties.items() if key != name})
     return resource
@@ -405,23 +410,24 @@ def withheld(answers: Sequence[Answer], supported: Collection[str] | None) -> fr
     )
 
 
-def said(look: Look, by: By) -> dict[str, Any]:
-    """What every entry about a question says."""
+def said(look: Look, by: By, mode: str = "one") -> DecisionEntry:
+    """The entry about a question."""
     scribe, answers = look.live.scribe, look.answers
     request, kept = answers[0].request, scribe.inputs.kept
     subject, action = request.subject, request.action
-    return {
-        "id": look.id,
-        "at": answers[0].at,
-        "received": look.received,
-        "caller": by.caller,
-        "patient": look.patient,
-        "subject": {"type": subject.type, "id": subject.id, "properties": kept("subject", subject.properties)},
-        "action": {"name": action.name, "properties": kept("action", action.properties) if action.properties else {}},
-        "context": kept("context", request.context),
-        "token": str(look.token) if look.token else "",
-        "pack": look.live.pdp.pack.digest,
-        "items": scribe.items(answers),
-        "request": by.request,
-        "withheld": sorted(place for place in look.withheld if place < len(answers)) if look.withheld else (),
-    }
+    return DecisionEntry(
+        look.id,
+        answers[0].at,
+        look.received,
+        by.caller,
+        look.patient,
+        {"type": subject.type, "id": subject.id, "properties": kept("subject", subject.properties)},
+        {"name": action.name, "properties": kept("action", action.properties) if action.properties else {}},
+        kept("context", request.context),
+        str(look.token) if look.token else "",
+        look.live.pdp.pack.digest,
+        mode,
+        scribe.items(answers),
+        by.request,
+        sorted(place for place in look.withheld if place < len(answers)) if look.withheld else (),
+    )

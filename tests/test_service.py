@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from api_questions import DOCUMENT, STRANGER, target
 from api_server import NURSE, OTHER_PATIENT, PATIENT, PHYSICIAN, ROOT
 
+from engine import vocabulary
 from engine.consent.directory import Directory, parse_directory
 from engine.consent.store import Conflict, ConsentStore, StaleToken, Token
 from engine.decision_log.log import DecisionLog, LogUnavailable
@@ -20,7 +23,7 @@ from engine.errors import PackError, RequestError
 from engine.pack import parse_pack, read_folder
 from engine.pdp import Pdp, load_pdp
 from engine.request import Action, Entity, Request
-from engine.service import By, FalseClaim, Service, _readable, withheld
+from engine.service import By, FalseClaim, Live, Service, _readable, withheld
 
 FILES = read_folder(ROOT / "policies")
 ADELI = "750000118"
@@ -174,9 +177,14 @@ def test_only_well_written_identifiers_are_remembered(place: Place) -> None:
 
 def test_what_is_well_formed_in_one_place_is_not_for_that_in_another(place: Place) -> None:
     """Two paths of a pack may lead to one property, by action, with formats of their own: a spelling that only the other one has is nobody's."""
-    formats, live = place.pdp.pack.identifiers.formats, place.service().live
-    live.places["read"] = (("author", "resource.author", (formats["structure"],)),)
-    live.places["list"] = (("author", "resource.signatory", (formats["professional"],)),)
+    formats, pack = place.pdp.pack.identifiers.formats, place.pdp.pack
+    elsewhere, author = ("resource", "elsewhere"), ("resource", "author")
+    paths = (
+        (vocabulary.Path("author", author, {"list": elsewhere}), (formats["structure"],)),
+        (vocabulary.Path("signatory", elsewhere, {"list": author}), (formats["professional"],)),
+    )
+    pdp: Any = SimpleNamespace(pack=replace(pack, identifiers=replace(pack.identifiers, paths=paths)))
+    live = Live(pdp, None, place.service().live.scribe)
     by_structure, by_professional = ([Entity("document", "DOC-1", {"author": id})] for id in ("750000010", PHYSICIAN))
     for _ in range(2):
         assert _readable(live, "read", by_structure) == by_structure and _readable(live, "list", by_professional) == by_professional

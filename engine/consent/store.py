@@ -187,8 +187,11 @@ class _Clock:
         """The instant to fold at when the clock says `at` and the record's last directive was recorded at `recorded`."""
         _check_instant(at)
         with self._lock:
-            now = self._latest = max(at, self._latest)
-        now = max(now, recorded)
+            if at > self._latest:
+                self._latest = at
+            now = self._latest
+        if recorded > now:
+            now = recorded
         if now - at > STEP_BACK:
             raise StoreUnavailable(
                 f"the clock is {now - at:.0f} seconds behind an instant that this store has seen: no decision while it is unknown what time it is"

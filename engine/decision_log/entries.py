@@ -20,7 +20,7 @@ from engine.consent.database import after_fork
 from engine.evaluator.slices import Outcome
 from engine.pack import Pack
 from engine.pdp import Pdp, Runner
-from engine.request import Entity, Request
+from engine.request import Entity, Request, reader
 from engine.vocabulary import Act, Cell, Coded, Elapsed, Form, Given, Held, Member, Path, Same
 
 encode = msgspec.json.Encoder().encode
@@ -215,13 +215,16 @@ class Scribe:
 
     def items(self, answers: Sequence[Answer]) -> list[tuple[str, Any, int, int, str]]:
         """One item for each answer of one question."""
-        runner = answers.runner if isinstance(answers, Answers) else answers[0].runner
+        if type(answers) is Answers:
+            return list(map(_item, answers.resources, self._seen_by(answers.runner).of_list(answers), answers.codes, answers.outcomes))
+        cells = self._seen_by(answers[0].runner)
+        return [_item(one.request.resource, cells.seen(one.request), one.code, one.outcome.number) for one in answers]
+
+    def _seen_by(self, runner: Runner) -> _Cells:
         cells = self._cells.get(runner)
         if cells is None:
             cells = self._cells[runner] = _Cells(runner)
-        if not isinstance(answers, Answers):
-            return [_item(one.request.resource, cells.seen(one.request), one.code, one.outcome.number) for one in answers]
-        return list(map(_item, answers.resources, cells.of_list(answers), answers.codes, answers.outcomes))
+        return cells
 
 
 def _item(resource: Entity, seen: Seen, code: int, outcome: int) -> tuple[str, Any, int, int, str]:
@@ -237,14 +240,14 @@ class _Cells:
         forms: list[Cell] = [fact.form for fact in runner.cells]  # type: ignore[misc]
         rows = list(dict.fromkeys(form.row.for_action(runner.action) for form in forms))
         columns = [form.column.for_action(runner.action) for form in forms if form.column is not None]
-        self.inputs = tuple(dict.fromkeys([*rows, *columns]))
-        self._of_resource = [steps for steps in self.inputs if steps[0] == "resource"]
+        self.inputs = [reader(steps) for steps in dict.fromkeys([*rows, *columns])]
+        self._of_resource = [steps for steps in dict.fromkeys([*rows, *columns]) if steps[0] == "resource"]
         self._letters: dict[tuple[Any, ...], Seen] = {}
 
     def seen(self, request: Request) -> Seen:
         if not self.inputs:
             return _NOTHING
-        key = tuple([request.look_up(steps) for steps in self.inputs])
+        key = tuple([read(request) for read in self.inputs])
         try:
             return self._letters[key]
         except (KeyError, TypeError):
