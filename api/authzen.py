@@ -48,13 +48,13 @@ else:
 # What nearly all stores send, decoded without a dictionary for each object: whatever has another member, or is not like this, is read by `parse_body`.
 
 
-class _Entity(Entity, frozen=True, omit_defaults=True):
+class _Entity(Entity, frozen=True, omit_defaults=True, gc=False):
     type: Text
     id: Text
     properties: Properties = msgspec.field(default_factory=dict)
 
 
-class _Action(Action, frozen=True, omit_defaults=True):
+class _Action(Action, frozen=True, omit_defaults=True, gc=False):
     name: Text
     properties: Properties = msgspec.field(default_factory=dict)
 
@@ -66,7 +66,7 @@ class _Asked(msgspec.Struct, omit_defaults=True):
     context: Properties = msgspec.field(default_factory=dict)
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     resource: _Entity
 
 

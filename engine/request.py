@@ -22,10 +22,11 @@ LONGEST = 256
 """Characters of a type, an identifier or a name: whatever is made of a log entry later (a journal, an index) can hold it."""
 
 
-# Frozen structs: made in 0.06 microseconds each, against 0.5 for frozen dataclasses, and a list makes hundreds.
+# Frozen structs: made in 0.06 microseconds each, against 0.5 for frozen dataclasses, and a list makes hundreds. What is decoded from JSON has no cycles, so the
+# garbage collector need not know of them.
 
 
-class Entity(Struct, frozen=True):
+class Entity(Struct, frozen=True, gc=False):
     """A subject or a resource: type, identifier, properties."""
 
     type: str
@@ -33,12 +34,12 @@ class Entity(Struct, frozen=True):
     properties: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Action(Struct, frozen=True):
+class Action(Struct, frozen=True, gc=False):
     name: str
     properties: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Request(Struct, frozen=True):
+class Request(Struct, frozen=True, gc=False):
     """May this subject do this action to this resource, in this context?"""
 
     subject: Entity
