@@ -18,6 +18,7 @@ from api.callers import Caller
 from api.errors import HttpError
 from api.runtime import Runtime
 from api.shapes import ActionShape, EntityShape, Role, RuntimeOf, Shape, by_of
+from api.telemetry import tally
 from engine.answer import Answer
 from engine.calendar import FOREVER, iso
 from engine.consent.acts import Access, access_list, naming_who_asks
@@ -82,7 +83,7 @@ async def act(body: ActAsked, request: Request, runtime: RuntimeOf, caller: Desk
         caller.check(question.subject)
         look, done = await runtime.blocking(runtime.service.act, question, by, **asked_of(question.context))
     look.token = done.token
-    runtime.metrics.decided(look)
+    runtime.metrics.decided(tally(look))
     return {**told_of(runtime, look), "directives": list(done.directives)}
 
 
@@ -140,7 +141,7 @@ async def preview_access(body: PreviewAsked, request: Request, runtime: RuntimeO
         caller.check(subject)
         look = await runtime.look(subject, Action(action), documents, context, **asked)
     await runtime.log.append(runtime.service.entry(look, by, True))
-    runtime.metrics.decided(look)
+    runtime.metrics.decided(tally(look))
     visible = [document for n, document in enumerate(documents) if look.permits(n)]
     if not visible:
         return {"documents": []}
@@ -252,7 +253,7 @@ async def decided(runtime: Runtime, caller: Caller, body: Asked, key: str, by: B
         caller.check(question.subject)
         look = await runtime.look(question.subject, question.action, [question.resource], question.context, **asked_of(question.context))
     await runtime.log.append(runtime.service.entry(look, by, False))
-    runtime.metrics.decided(look)
+    runtime.metrics.decided(tally(look))
     return look
 
 
@@ -265,7 +266,7 @@ async def visible(runtime: Runtime, look: Look, documents: Sequence[EntityShape]
     subject, context = look.answers[0].request.subject, look.answers[0].request.context
     seen = await runtime.look(subject, Action(LIST), several, context, **asked_of(context))
     await runtime.log.append(service.entry(seen, by, True))
-    runtime.metrics.decided(seen)
+    runtime.metrics.decided(tally(seen))
     # A document that is said to be two things is only known to whoever may know of both.
     hidden = {one.id for n, one in enumerate(several) if not seen.permits(n)}
     return frozenset(one.id for one in several if one.id not in hidden)

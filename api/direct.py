@@ -87,6 +87,7 @@ class Direct:
                 else:
                     told = hot.begin(exchange.head)
                     hot.tell(told, exchange.head, exchange.body, caller)
+                    exchange.body = b""
                     done.append((exchange, told))
         entries = [entry for _, told in done for entry in told.entries]
         if not entries:

@@ -19,7 +19,7 @@ from api.callers import Caller, NotAllowed, authorization_of, digest_of
 from api.errors import JSON, Headers, HttpError, encode, headers_of, message_of, status_of
 from api.limits import request_id
 from api.runtime import Runtime
-from api.telemetry import Telemetry, report
+from api.telemetry import Tally, Telemetry, report, tally
 from api.tokens import NotAuthenticated
 from engine.consent.store import StaleToken
 from engine.errors import RequestError
@@ -68,14 +68,14 @@ class Told(Struct):
     headers: Headers = field(default_factory=list)
     body: bytes = b""
     entries: list[bytes] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
 
     def fail(self, error: Exception) -> None:
         """Answer with an error. What was to be logged still is."""
         self.status = status_of(error)
         if self.status == 500:
             report(error, self.span)
-        self.body, self.looks = encode(message_of(error)), []
+        self.body, self.tallies = encode(message_of(error)), []
         self.headers = [(name.encode(), value.encode()) for name, value in headers_of(error).items()]
 
 
@@ -149,12 +149,12 @@ class Hot:
     def end(self, head: Head, told: Told) -> Told:
         """Count an answer that leaves."""
         metrics = self.runtime.metrics
-        for look in told.looks:
-            metrics.decided(look)
+        for one in told.tallies:
+            metrics.decided(one)
         metrics.answered(head.path, told.status, perf_counter() - told.started)
         if told.span is not None:
-            for look in told.looks:
-                Telemetry.told(told.span, look)
+            for one in told.tallies:
+                Telemetry.told(told.span, one)
             told.headers = told.headers + Telemetry.end(told.span, told.status)
         return told
 
@@ -171,7 +171,7 @@ class Hot:
         except (NotAllowed, FalseClaim) as error:
             told.entries = [self.runtime.refusal(question.subject, by, error)]
             raise
-        told.looks, told.entries = [look], [self.runtime.service.entry(look, by, False)]
+        told.tallies, told.entries = [tally(look)], [self.runtime.service.entry(look, by, False)]
         told.body = self.runtime.replies(look.live).all(look)[0]
 
     def _several(self, told: Told, questions: Questions, caller: Caller, by: By) -> None:
@@ -200,7 +200,7 @@ class Hot:
             if kept < len(look.answers):
                 look.answers = look.answers[:kept]
             if kept:
-                told.looks.append(look)
+                told.tallies.append(tally(look))
                 told.entries.append(service.entry(look, by, True))
                 for place, one in zip(question.places, self.runtime.replies(look.live).all(look), strict=False):
                     items[place] = one

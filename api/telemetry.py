@@ -14,6 +14,7 @@ from random import random
 from time import perf_counter
 from typing import Any
 
+from msgspec import Struct
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
@@ -27,6 +28,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from api.settings import Settings
 from engine.answer import Answers
+from engine.evaluator.slices import Outcome
 from engine.service import Look
 
 TRACE_CONTEXT = TraceContextTextMapPropagator()
@@ -38,6 +40,24 @@ logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)  # it warn
 
 KEPT = 10_000
 """Durations remembered between two exports: of more, the last ones stand for all."""
+
+
+class Tally(Struct, gc=False):
+    """What is counted of an answered question, so that the question itself need not be kept until its answer leaves: the action if the pack knows it, and how
+    many resources had each outcome, the first one's before the others."""
+
+    action: str
+    outcomes: list[tuple[Outcome, int]]
+
+
+def tally(look: Look) -> Tally:
+    answers = look.answers
+    first = answers[0]
+    if len(answers) == 1:
+        return Tally(first.runner.action, [(first.outcome, 1)])
+    numbers = answers.outcomes if type(answers) is Answers else [one.outcome.number for one in answers]
+    outcomes = look.live.pdp.outcomes
+    return Tally(first.runner.action, [(outcomes[number], count) for number, count in Counter(numbers).items()])
 
 
 class Metrics:
@@ -53,19 +73,12 @@ class Metrics:
         self.requests[route, status] += 1
         self.durations.append((route, seconds))
 
-    def decided(self, look: Look) -> None:
+    def decided(self, tally: Tally) -> None:
         """Decisions that are answered or acted on, one for each resource, by outcome, rule and action; without an action, where the pack does not know the one
         that was asked for: anybody can invent those. What a preview tells and what a search tries are not among them: they open nothing.
         """
-        action = look.answers[0].runner.action
-        if len(look.answers) == 1:
-            outcome = look.answers[0].outcome
-            self.decisions[outcome.decision, outcome.rule, action] += 1
-            return
-        answers, outcomes = look.answers, look.live.pdp.outcomes
-        for number, count in Counter(answers.outcomes if type(answers) is Answers else [one.outcome.number for one in answers]).items():
-            outcome = outcomes[number]
-            self.decisions[outcome.decision, outcome.rule, action] += count
+        for outcome, count in tally.outcomes:
+            self.decisions[outcome.decision, outcome.rule, tally.action] += count
 
     def searched(self, part: str) -> None:
         """A search for this part of a request: one, however many candidates it tried."""
@@ -113,10 +126,10 @@ class Telemetry:
         return [(key.encode(), value.encode()) for key, value in told.items()]
 
     @staticmethod
-    def told(span: Span, look: Look) -> None:
+    def told(span: Span, tally: Tally) -> None:
         """What a span says of a decision: never of whom."""
-        first = look.answers[0]
-        span.add_event("decided", {"action": first.runner.action, "items": len(look.answers), "decision": first.decision, "rule": first.rule})
+        first, items = tally.outcomes[0][0], sum(count for _, count in tally.outcomes)
+        span.add_event("decided", {"action": tally.action, "items": items, "decision": first.decision, "rule": first.rule})
 
     # --- exporters ---
 
