@@ -50,6 +50,10 @@ class GuardedProtocol(HttpToolsProtocol):
     _answering: Any = None
     """The request that is being answered. `cycle` is the last one that came: there may be several behind."""
     _timer: asyncio.TimerHandle | None = None
+    _idle_since = 0.0
+    """When the last answer left."""
+    _idle_timer: asyncio.TimerHandle | None = None
+    """Fires when that may have been too long ago. It is left alone when a request comes: setting one for each costs a fifteenth of a small request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -60,6 +64,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._abandon()
         super().connection_lost(exc)
 
@@ -78,7 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.cycle.wait()  # type: ignore[attr-defined]
         elif self._bytes > self.header_bytes:
             self._refuse(431, f"the headers have more than {self.header_bytes:,} bytes")
-        elif self._timer is None and (self._begun or self.timeout_keep_alive_task is None):  # otherwise it was answered at once, and idles
+        elif self._timer is None and (self._begun or self._bytes):  # otherwise it was answered at once, and idles
             self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
 
     def _is_free(self) -> bool:
@@ -92,7 +98,6 @@ class GuardedProtocol(HttpToolsProtocol):
         known = self.direct.heads.get(data[:end])
         if known is None or len(data) - end != known[1]:
             return False
-        self._unset_keepalive_if_required()
         self._stop_timer()
         self._awaiting = False
         self.cycle = self._answering = exchange = Exchange(self, self.direct, known[0], True)  # type: ignore[assignment]
@@ -137,18 +142,40 @@ class GuardedProtocol(HttpToolsProtocol):
             self._await_headers()
 
     def on_response_complete(self) -> None:
-        pipelined = bool(self.pipeline)
-        super().on_response_complete()
-        if pipelined:
+        if self.pipeline:
+            super().on_response_complete()
             self._bytes = 0
-        elif self.cycle.more_body:
-            self._discarding = True
-            self._timer = self.loop.call_later(DISCARDED, self.transport.close)
         else:
-            self._await_headers()
+            self._idle()
+            if self.cycle.more_body:
+                self._discarding = True
+                self._timer = self.loop.call_later(DISCARDED, self.transport.close)
+            else:
+                self._await_headers()
         self._answers += 1
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self.fetch_seconds, self._unfetched, self._answers)
+
+    def _idle(self) -> None:
+        """What uvicorn does after an answer behind which no other request waits."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._too_idle)
+
+    def _too_idle(self) -> None:
+        """Close a connection that has said nothing since its last answer, if that is long enough ago. One that says something has other timers, and its next
+        answer sets this one again."""
+        self._idle_timer = None
+        if self._awaiting and not self._begun and not self._bytes:
+            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left > 0:
+                self._idle_timer = self.loop.call_later(left, self._too_idle)
+            else:
+                self.timeout_keep_alive_handler()
 
     def _await_headers(self) -> None:
         self._stop_timer()

@@ -78,12 +78,12 @@ CONNECTIONS: dict[int, set] = {}
 
 
 @contextmanager
-def serving(app, **limits) -> Iterator[int]:
+def serving(app, idle=30, **limits) -> Iterator[int]:
     """A server around an application; its port."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
-        config = uvicorn.Config(app, http=guarded(**limits), ws="none", log_level="critical", timeout_keep_alive=30)
+        config = uvicorn.Config(app, http=guarded(**limits), ws="none", log_level="critical", timeout_keep_alive=idle)
         server = uvicorn.Server(config)
         CONNECTIONS[listening.getsockname()[1]] = server.server_state.connections
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -438,17 +438,56 @@ def test_a_connection_may_be_used_for_as_long_as_one_likes(port):
             assert size_of(_on(client, head("/", "Content-Length: 900") + b"x" * 900)) == 900
 
 
-def test_who_is_sent_away_at_once_may_stay_idle_like_anybody(app, monkeypatch):
-    """Answered while it was being read: what follows is not the headers of another request, until they begin."""
+HOT = head("/hot", "Authorization: Bearer a", "Content-Type: application/json", "X-Request-ID: a", "Content-Length: 2") + b"{}"
+
+
+@pytest.fixture
+def direct(app, monkeypatch):
+    """The connections answer by themselves what they are asked under `/hot`: that there are too many already."""
     hot = SimpleNamespace(paths=(b"/hot",), runtime=SimpleNamespace(callers=open_callers()))
     monkeypatch.setattr(GuardedProtocol, "direct", Direct(hot, InFlight(app, 0), MOST, 20))
-    whole = head("/hot", "Authorization: Bearer a", "Content-Type: application/json", "X-Request-ID: a", "Content-Length: 2") + b"{}"
+
+
+def test_who_is_sent_away_at_once_may_stay_idle_like_anybody(app, direct):
+    """Answered while it was being read: what follows is not the headers of another request, until they begin."""
     with serving(app, header_seconds=0.3) as port, connected(port) as client:
         for _ in range(2):
-            assert _on(client, whole)[0] == 503
+            assert _on(client, HOT)[0] == 503
             time.sleep(0.6)
-        assert _on(client, whole + b"POST")[0] == 503
+        assert _on(client, HOT + b"POST")[0] == 503
         assert is_closed(client)
+
+
+@pytest.mark.parametrize(("request_", "status"), [(head("/", "Content-Length: 0"), 200), (HOT, 503)], ids=["through ASGI", "by the connection"])
+def test_a_connection_is_closed_when_it_has_been_idle_for_long_enough_since_its_last_answer(app, direct, request_, status):
+    with serving(app, idle=0.8) as port, connected(port) as client:
+        for pause in (0.3, 0.6, 0.6, 0):
+            assert _on(client, request_)[0] == status
+            time.sleep(pause)
+        start = time.monotonic()
+        assert is_closed(client)
+        assert 0.5 < time.monotonic() - start < 5
+
+
+def test_a_connection_that_is_answered_for_longer_than_it_may_idle_is_kept(app):
+    with serving(app, idle=0.3) as port, connected(port) as client:
+        assert _on(client, head("/", "Content-Length: 0"))[0] == 200
+        assert _on(client, head("/thinking", "Content-Length: 0"))[0] == 200  # for a second: the timer fires meanwhile
+        assert _on(client, head("/", "Content-Length: 0"))[0] == 200
+        assert is_closed(client)
+
+
+def test_a_connection_that_is_lost_leaves_no_timer(app):
+    with serving(app, idle=30) as port:
+        with connected(port) as client:
+            assert _on(client, head("/", "Content-Length: 0"))[0] == 200
+            (protocol,) = CONNECTIONS[port]
+            timer = protocol._idle_timer
+            assert not timer.cancelled()
+        until = time.monotonic() + 5
+        while not timer.cancelled():
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("id", ["a", "550e8400-e29b-41d4-a716-446655440000", "x" * 200, "a b~!"])
