@@ -309,6 +309,9 @@ def _token(token: Any) -> Token:
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
+YES, NO = b'{"decision":true,', b'{"decision":false,'
+
+
 class Replies:
     """Answers to JSON, by pieces: what an outcome says is encoded once. INVARIANT: every discreet refusal has the same piece."""
 
@@ -325,9 +328,12 @@ class Replies:
     def all(self, look: Look) -> list[bytes]:
         """The evaluation responses of one question, in its order."""
         head, answers = self.head(look), look.answers
-        yes, no = b'{"decision":true,' + head, b'{"decision":false,' + head
         if type(answers) is not Answers:
-            return [no + self._unsupported(one) if n in look.withheld else (yes if one.permitted else no) + self._told(one) for n, one in enumerate(answers)]
+            return [
+                NO + head + self._unsupported(one) if place in look.withheld else (YES if one.permitted else NO) + head + self._told(one)
+                for place, one in enumerate(answers)
+            ]
+        yes, no = YES + head, NO + head
         outcomes, made = look.live.pdp.outcomes, []
         known: dict[int, bytes] = {}
         for place, number in enumerate(answers.outcomes):

@@ -9,6 +9,7 @@ through ASGI to the same `Hot`. What is measured is in docs/benchmarks.md.
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,15 @@ REMEMBERED = 4_096
 """Heads of requests that a worker remembers before it starts again."""
 LONGEST = 4_096
 """Bytes of a head that is remembered."""
+
+
+_ID = re.compile(rb"\r\nx-request-id: ([\x21-\x7e]{1,200})(?=\r\n[^ \t])", re.IGNORECASE)
+
+
+def _without_id(begins: bytes) -> tuple[bytes, bytes | None]:
+    """A head without the line that names the request, and that name. Only a line that no reader takes for two, for part of another, or for another name."""
+    line = _ID.search(begins)
+    return (begins, None) if line is None else (begins[: line.start()] + begins[line.end() :], line[1])
 
 
 class Direct:
@@ -55,15 +65,28 @@ class Direct:
         """Remember the head of a request that came in one piece, for those that begin alike: a client sends the same headers again and again.
 
         INVARIANT: the parser took what is before the empty line as the headers, and all of the rest as the body. Each line ends in CR LF, so that no reader
-        finds an earlier end. What has an identifier of its own is not seen again.
+        finds an earlier end. Its identifier is the one line that is left out, or it has none. What is part of a trace is not seen again.
         """
-        end = chunk.find(b"\r\n\r\n") + 4
-        begins, head = chunk[:end], exchange.head
+        end, head = chunk.find(b"\r\n\r\n") + 4, exchange.head
+        begins, id = _without_id(chunk[:end])
         plain = begins.count(b"\n") == begins.count(b"\r\n") and chunk[end:] == exchange.body and end <= LONGEST
-        if plain and exchange.keep_alive and head.id is None and head.parent is None:
+        headers = [(name, value) for name, value in head.headers if name != b"x-request-id"]
+        if plain and exchange.keep_alive and head.parent is None and head.id == id and len(head.headers) - len(headers) == (id is not None):
             if len(self.heads) >= REMEMBERED:
                 self.heads.clear()
-            self.heads[begins] = head, len(exchange.body)
+            kept = head.named(None)
+            kept.headers = headers
+            self.heads[begins] = kept, len(exchange.body)
+
+    def known(self, begins: bytes) -> tuple[Head, int] | None:
+        """What bytes up to an empty line say, and how long the body is: if others were parsed that differ from them in nothing but the request's identifier."""
+        found = self.heads.get(begins)
+        if found is None and len(begins) <= LONGEST:
+            rest, id = _without_id(begins)
+            found = self.heads.get(rest)
+            if found is not None:
+                found = found[0].named(id), found[1]
+        return found
 
     def caller(self, head: Head) -> Caller | None:
         """Who asks, where that is known at a glance."""
@@ -133,10 +156,10 @@ class Exchange:
 
     __slots__ = ("_timer", "body", "direct", "disconnected", "head", "keep_alive", "message_event", "more_body", "protocol", "response_complete")
 
-    def __init__(self, protocol: HttpToolsProtocol, direct: Direct, head: Head, keep_alive: bool):
+    def __init__(self, protocol: HttpToolsProtocol, direct: Direct, head: Head, keep_alive: bool, body: bytes | None = None):
         self.protocol, self.direct, self.head, self.keep_alive = protocol, direct, head, keep_alive
-        self.body: Any = bytearray()
-        self.more_body, self.response_complete, self.disconnected = True, False, False
+        self.body: Any = bytearray() if body is None else body
+        self.more_body, self.response_complete, self.disconnected = body is None, False, False
         self.message_event = self
         self._timer: asyncio.TimerHandle | None = None
 

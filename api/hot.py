@@ -52,6 +52,13 @@ class Head:
         except (HttpError, RequestError, NotAuthenticated):
             pass
 
+    def named(self, id: bytes | None) -> Head:
+        """The same head, of a request with this identifier."""
+        made = Head.__new__(Head)
+        made.path, made.method, made.headers, made.parent, made.token = self.path, self.method, self.headers, self.parent, self.token
+        made.id, made.request = id, (id or b"").decode()
+        return made
+
     def check(self) -> None:
         """Raise `HttpError`, `RequestError` for what is not answered, whoever asks."""
         if self.method != "POST":

@@ -95,13 +95,12 @@ class GuardedProtocol(HttpToolsProtocol):
         """Take a whole request that begins with the very bytes that another one began with: what the parser made of those is known."""
         assert self.direct is not None
         end = data.find(b"\r\n\r\n") + 4
-        known = self.direct.heads.get(data[:end])
+        known = self.direct.known(data[:end])
         if known is None or len(data) - end != known[1]:
             return False
         self._stop_timer()
         self._awaiting = False
-        self.cycle = self._answering = exchange = Exchange(self, self.direct, known[0], True)  # type: ignore[assignment]
-        exchange.body, exchange.more_body = data[end:], False
+        self.cycle = self._answering = exchange = Exchange(self, self.direct, known[0], True, data[end:])  # type: ignore[assignment]
         exchange.start()
         return True
 
@@ -167,15 +166,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._too_idle)
 
     def _too_idle(self) -> None:
-        """Close a connection that has said nothing since its last answer, if that is long enough ago. One that says something has other timers, and its next
-        answer sets this one again."""
-        self._idle_timer = None
-        if self._awaiting and not self._begun and not self._bytes:
-            left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-            if left > 0:
-                self._idle_timer = self.loop.call_later(left, self._too_idle)
-            else:
-                self.timeout_keep_alive_handler()
+        """Close a connection that awaits a request and whose last answer left long enough ago, unless headers that are arriving have a timer of their own.
+        INVARIANT: as long as it is open, one that was ever answered has this timer."""
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._awaiting and self._timer is None and left <= 0:
+            self.timeout_keep_alive_handler()
+        else:
+            self._idle_timer = self.loop.call_later(left if left > 0 else self.timeout_keep_alive, self._too_idle)
 
     def _await_headers(self) -> None:
         self._stop_timer()

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from engine.decision_log import log as log_module
+from engine.decision_log import sqlite
 from engine.decision_log.checkpoint import Checkpointer, NoteError, open_checkpoint, parse_heads, verifier_key
 from engine.decision_log.log import DecisionLog, LogUnavailable
 from engine.decision_log.read import LogReader, readable
@@ -358,31 +359,36 @@ def until_it_works(log: DecisionLog, id: str = "after") -> None:
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("age", [0, 3600], ids=["folder that just changed", "folder at rest"])
+@pytest.mark.parametrize("settled", [60, 0.05], ids=["folder that just changed", "folder at rest"])
 @pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_segment_that_is_removed_or_replaced_is_left_for_a_new_one(place: Path, suffix: str, age: float) -> None:
-    url = folder_url(place)
+def test_a_segment_that_is_removed_or_replaced_is_left_for_a_new_one(place: Path, suffix: str, settled: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the folder then says that it was last changed when it was, as after a restore in place."""
+    url, folder = folder_url(place), place / "log"
+    monkeypatch.setattr(sqlite, "SETTLED", settled)
 
-    def rest() -> None:
-        """Let the folder look as if no name in it had changed for a while, and the segment find it so."""
-        os.utime(place / "log", (time.time() - age,) * 2)
+    def rest() -> os.stat_result:
+        """Let the folder be as it is for a while, and the segment find it so."""
+        time.sleep(0.1)
         log.append_now(body("at rest"))
+        return folder.stat()
 
     with appending(url) as log:
         log.append_now(body("first"))
-        rest()
-        (segment,) = (place / "log").glob("*.segment")
+        before = rest()
+        (segment,) = folder.glob("*.segment")
         victim = Path(f"{segment}{suffix}")
         copy = victim.read_bytes()
         victim.unlink()
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(LogUnavailable, match="cannot be reached"):
             log.append_now(body("into nothing"))
         log.append_now(body("second"))
-        rest()
-        (other,) = set((place / "log").glob("*.segment")) - {segment}
+        before = rest()
+        (other,) = set(folder.glob("*.segment")) - {segment}
         replaced = Path(f"{other}{suffix}")
-        replaced.unlink()
-        replaced.write_bytes(copy)
+        (place / "copy").write_bytes(copy)
+        (place / "copy").rename(replaced)
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(LogUnavailable, match="cannot be reached"):
             log.append_now(body("into another file"))
         log.append_now(body("third"))

@@ -6,12 +6,13 @@ import json
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
 import api_server
+import httptools
 import pytest
 from api_questions import NURSE, ONE, SEVERAL, STRANGER, act, document, open_record, patient, professional, question, target
 from api_server import Server, key_of
@@ -19,7 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api import authzen
+from api.callers import open_callers
 from api.direct import LONGEST, REMEMBERED, Direct
+from api.hot import Head
 from engine.errors import RequestError
 from engine.request import parse_json
 
@@ -147,21 +150,67 @@ def test_a_key_that_is_withdrawn_is_out_though_its_head_is_known(server: Server,
         assert [status for status, _ in ask(one, data)] == [401]
 
 
-GOOD = b"POST /access/v1/evaluation HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+GOOD = b"POST /access/v1/evaluation HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
 
 
-def learnt(chunk: bytes, body: bytes = b"{}", keep_alive: bool = True, id: bytes | None = None, parent: bytes | None = None) -> bool:
-    direct = Direct(SimpleNamespace(), SimpleNamespace(), 1000, 1.0)  # type: ignore[arg-type]
-    exchange = SimpleNamespace(head=SimpleNamespace(id=id, parent=parent), body=body, keep_alive=keep_alive)
-    direct.learn(chunk, exchange)  # type: ignore[arg-type]
-    assert all(key + b"x" * length == chunk[: len(key)] + b"x" * length for key, (_, length) in direct.heads.items())
+class Parsed:
+    """A request as uvicorn's parser reads it."""
+
+    def __init__(self, data: bytes):
+        self.url, self.headers, self.body, self.is_whole = b"", [], b"", False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.is_whole = True
+
+
+def fresh() -> Direct:
+    hot = SimpleNamespace(paths=(ONE.encode(), SEVERAL.encode()), runtime=SimpleNamespace(callers=open_callers()))
+    return Direct(hot, SimpleNamespace(), 1000, 1.0)  # type: ignore[arg-type]
+
+
+def parsed(direct: Direct, data: bytes) -> tuple[Head, bytes] | None:
+    """A request that goes the short way, and its body."""
+    try:
+        found = Parsed(data)
+        if not found.is_whole:
+            return None
+        head = direct.head(found.url, found.parser.get_method(), found.headers)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError):
+        return None
+    return None if head is None else (head, found.body)
+
+
+def learn(direct: Direct, chunk: bytes, body: bytes | None = None, keep_alive: bool = True) -> None:
+    found = parsed(direct, chunk)
+    if found is not None:
+        direct.learn(chunk, SimpleNamespace(head=found[0], body=found[1] if body is None else body, keep_alive=keep_alive))  # type: ignore[arg-type]
+
+
+def learnt(chunk: bytes, body: bytes | None = None, keep_alive: bool = True) -> bool:
+    direct = fresh()
+    learn(direct, chunk, body, keep_alive)
     return bool(direct.heads)
+
+
+def with_line(line: bytes) -> bytes:
+    return GOOD.replace(b"Host: a", b"Host: a\r\n" + line)
 
 
 def test_only_heads_whose_end_is_beyond_doubt_are_remembered() -> None:
     assert learnt(GOOD + b"{}")
     assert not learnt(GOOD + b"{}", keep_alive=False)
-    assert not learnt(GOOD + b"{}", id=b"R1") and not learnt(GOOD + b"{}", parent=b"00-1-2-01")
+    assert not learnt(with_line(b"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01") + b"{}")
     assert not learnt(GOOD + b"{}POST", b"{}"), "what follows is another request"
     assert not learnt(GOOD + b"{", b"{}"), "the rest came later"
     lenient = GOOD.replace(b"\r\n", b"\n")
@@ -169,11 +218,71 @@ def test_only_heads_whose_end_is_beyond_doubt_are_remembered() -> None:
     assert not learnt(GOOD.replace(b"Host: a", b"Host: " + b"a" * LONGEST) + b"{}")
 
 
+@pytest.mark.parametrize("line", [b"X-Request-ID: R1", b"x-request-id: " + b"~" * 200])
+def test_a_head_is_known_whatever_its_identifier(line: bytes) -> None:
+    direct, own = fresh(), line.split(b": ")[1]
+    learn(direct, GOOD + b"{}")
+    for head, id in ((GOOD, None), (with_line(line), own), (GOOD.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n"), own)):
+        found = direct.known(head)
+        assert found is not None and (found[0].id, found[0].request, found[1]) == (id, (id or b"").decode(), 2)
+    direct.heads.clear()
+    learn(direct, with_line(line) + b"{}")
+    assert direct.known(GOOD) is not None and direct.known(GOOD)[0].id is None  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Request-ID:R1", b"X-Request-ID: ", b"X-Request-ID: two words", b"X-Request-ID: R1 ", b"X-Request-ID: R1\t", b"X-Request-ID: \xe9",
+        b"X-Request-ID: " + b"x" * 201, b"X-Request-ID: R1\r\nX-Request-ID: R2", b"X-Request-ID: R1\r\n and more", b"X-Request-ID : R1", b" X-Request-ID: R1",
+        b"X-Request-IDs: R1", b"X-Request-ID: R1\nHost: b", b"X-Request-ID: \x7f", b"X-Request-ID: a\x00b",
+    ],
+)  # fmt: skip
+def test_an_identifier_that_may_be_read_otherwise_is_left_to_the_parser(line: bytes) -> None:
+    direct = fresh()
+    learn(direct, GOOD + b"{}")
+    assert direct.known(with_line(line)) is None
+    assert line == b"X-Request-IDs: R1" or not learnt(with_line(line) + b"{}")
+
+
+NAMES = (
+    "X-Request-ID: R1", "x-request-id: R2", "X-REQUEST-ID: ~", "X-Request-ID:R3", "X-Request-ID: R 4", "X-Request-ID: ", "X-Request-ID: R5 ",
+    "X-Request-ID", "\tX-Request-ID: R6",
+)  # fmt: skip
+OTHERS = (
+    " folded", "Host: a", "Authorization: Bearer a", "Authorization: Bearer b", "Content-Type: application/json", "Content-Type: text/plain",
+    "Content-Length: 2", "Content-Length: 3", "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Tracestate: a=b", "X: \n", "Y:",
+    "Connection: close", "Expect: 100-continue", "Transfer-Encoding: chunked",
+)  # fmt: skip
+FIRST, *USUAL = GOOD.split(b"\r\n")[:-2]
+some_lines = st.lists(st.sampled_from(NAMES + OTHERS), max_size=3).flatmap(lambda more: st.permutations([*USUAL, *map(str.encode, more)]))
+
+
+def head_of(lines: Iterable[bytes]) -> bytes:
+    return b"\r\n".join([FIRST, *lines, b"", b""])
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(some_lines, max_size=3), some_lines)
+def test_a_known_head_says_what_the_parser_reads(seen: list[list[bytes]], lines: list[bytes]) -> None:
+    """Whatever was learnt before; also from the same lines without an identifier, and with another one."""
+    direct, then = fresh(), head_of(lines)
+    nameless = [line for line in lines if not line.lower().startswith(b"x-request-id: ")]
+    for several in (*seen, nameless, [b"X-Request-ID: before", *lines]):
+        learn(direct, head_of(several) + b"{}")
+    known = direct.known(then)
+    if known is not None:
+        head, length = known
+        found = parsed(direct, then + b"x" * length)
+        assert found is not None and len(found[1]) == length
+        assert all(getattr(head, name) == getattr(found[0], name) for name in ("path", "method", "id", "request", "parent", "token"))
+        assert head.headers == [one for one in found[0].headers if one[0] != b"x-request-id"]
+
+
 def test_heads_are_forgotten_before_they_are_too_many() -> None:
-    direct = Direct(SimpleNamespace(), SimpleNamespace(), 1000, 1.0)  # type: ignore[arg-type]
+    direct = fresh()
     for n in range(REMEMBERED + 10):
-        exchange = SimpleNamespace(head=SimpleNamespace(id=None, parent=None), body=b"{}", keep_alive=True)
-        direct.learn(GOOD.replace(b"Host: a", b"Host: %d" % n) + b"{}", exchange)  # type: ignore[arg-type]
+        learn(direct, GOOD.replace(b"Host: a", b"Host: %d" % n) + b"{}")
     assert 0 < len(direct.heads) <= REMEMBERED
 
 

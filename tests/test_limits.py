@@ -477,6 +477,26 @@ def test_a_connection_that_is_answered_for_longer_than_it_may_idle_is_kept(app):
         assert is_closed(client)
 
 
+@pytest.mark.parametrize("request_", [head("/", "Content-Length: 0"), HOT], ids=["through ASGI", "by the connection"])
+def test_the_beginning_of_another_request_behind_the_first_keeps_no_connection(app, direct, request_):
+    with serving(app, idle=0.5, header_seconds=0.5) as port, connected(port) as client:
+        client.sendall(request_ + b"P")
+        assert read(client) is not None
+        assert read(client) in (None, 408) or is_closed(client)
+
+
+def test_the_rest_of_an_answered_body_keeps_no_connection(port, app):
+    """It is thrown away for longer than a connection may idle, and then nothing more is said."""
+    whole = limited(app, callers=open_callers(), max_body=MOST, body_seconds=20, concurrency=3, free=[])
+    with serving(whole, idle=0.6, max_body=MOST) as port, connected(port) as client:
+        assert _on(client, head("/", "Content-Length: 0"))[0] == 200
+        time.sleep(0.3)
+        assert _on(client, head("/", "Content-Length: 1001") + b"x" * 1000)[0] == 413
+        time.sleep(0.6)
+        client.sendall(b"x")
+        assert is_closed(client)
+
+
 def test_a_connection_that_is_lost_leaves_no_timer(app):
     with serving(app, idle=30) as port:
         with connected(port) as client:

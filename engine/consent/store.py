@@ -130,17 +130,14 @@ class KeptAct:
 class _Known:
     """What this process knows of one patient: the directives up to a revision, and the record they folded into last."""
 
-    __slots__ = ("digest", "directives", "record", "rows", "token", "witness")
+    __slots__ = ("digest", "directives", "record", "recorded", "rows", "token", "witness")
 
     def __init__(self, token: Token, digest: str, rows: tuple[Row, ...], directives: tuple[Directive, ...]):
         self.token, self.digest, self.rows, self.directives = token, digest, rows, directives
+        self.recorded = rows[-1][2] if rows else _NEVER
         self.record: Record | None = None
         self.witness: Witness | None = None
         """INVARIANT: taken before this was last found to be current."""
-
-    @property
-    def recorded(self) -> float:
-        return self.rows[-1][2] if self.rows else _NEVER
 
 
 class _Memory:

@@ -31,20 +31,20 @@ REMEMBERED = 10_000
 
 
 class _Random:
-    """Random bytes of the operating system, fetched by the page: a call for each identifier costs more than all the rest of it."""
+    """Random characters (0 to 9, a to f) of the operating system, fetched by the page: a call for each identifier costs more than all the rest of it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._page, self._at = b"", 0
+        self._page, self._at = "", 0
         after_fork(self.__init__)
 
-    def hex(self, size: int) -> str:
+    def take(self, size: int) -> str:
         with self._lock:
             start = self._at
             if start + size > len(self._page):
-                self._page, start = os.urandom(1024), 0
+                self._page, start = os.urandom(1024).hex(), 0
             self._at = start + size
-            return self._page[start : start + size].hex()
+            return self._page[start : start + size]
 
 
 _random = _Random()
@@ -52,7 +52,7 @@ _random = _Random()
 
 def new_id() -> str:
     """The identifier of an entry and of its decisions: 26 random characters."""
-    return _random.hex(13)
+    return _random.take(26)
 
 
 class DecisionEntry(msgspec.Struct, tag_field="kind", tag="decision", omit_defaults=True):

@@ -426,7 +426,8 @@ def _file(path: str | Path | int) -> tuple[int, int]:
 
 
 Stamp: TypeAlias = tuple[int, int, int, int] | None
-"""When a file or folder was last changed (nanoseconds), how long it is, which one it is; nothing when there is none."""
+"""When a file or folder was last changed (nanoseconds; not the time that whoever restores it may set), how long it is, which one it is; nothing when there is
+none."""
 
 
 def _is_settled(stamp: Stamp, now: float) -> bool:
@@ -439,4 +440,4 @@ def _stamp(path: str | Path) -> Stamp:
         found = os.stat(path)
     except FileNotFoundError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_dev, found.st_ino
+    return found.st_ctime_ns, found.st_size, found.st_dev, found.st_ino
