@@ -27,7 +27,6 @@ REMEMBERED = 4_096
 LONGEST = 4_096
 """Bytes of a head that is remembered."""
 
-
 _ID = re.compile(rb"\r\nx-request-id: ([\x21-\x7e]{1,200})(?=\r\n[^ \t])", re.IGNORECASE)
 
 
@@ -67,11 +66,14 @@ class Direct:
         INVARIANT: the parser took what is before the empty line as the headers, and all of the rest as the body. Each line ends in CR LF, so that no reader
         finds an earlier end. Its identifier is the one line that is left out, or it has none. What is part of a trace is not seen again.
         """
-        end, head = chunk.find(b"\r\n\r\n") + 4, exchange.head
+        head = exchange.head
+        if head.parent is not None or not exchange.keep_alive:
+            return
+        end = chunk.find(b"\r\n\r\n") + 4
         begins, id = _without_id(chunk[:end])
-        plain = begins.count(b"\n") == begins.count(b"\r\n") and chunk[end:] == exchange.body and end <= LONGEST
         headers = [(name, value) for name, value in head.headers if name != b"x-request-id"]
-        if plain and exchange.keep_alive and head.parent is None and head.id == id and len(head.headers) - len(headers) == (id is not None):
+        is_named_once = head.id == id and len(head.headers) - len(headers) == (id is not None)
+        if is_named_once and begins.count(b"\n") == begins.count(b"\r\n") and chunk[end:] == exchange.body and end <= LONGEST:
             if len(self.heads) >= REMEMBERED:
                 self.heads.clear()
             kept = head.named(None)
