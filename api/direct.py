@@ -63,8 +63,9 @@ class Direct:
     def learn(self, chunk: bytes, exchange: Exchange) -> None:
         """Remember the head of a request that came in one piece, for those that begin alike: a client sends the same headers again and again.
 
-        INVARIANT: the parser took what is before the empty line as the headers, and all of the rest as the body. Each line ends in CR LF, so that no reader
-        finds an earlier end. Its identifier is the one line that is left out, or it has none. What is part of a trace is not seen again.
+        INVARIANT: the parser took what is before the empty line as the headers, and all of the rest as the body. Its first line is the request's, and each line
+        ends in CR LF, so that no reader finds an earlier end. Its identifier is the one line that is left out, or it has none. What is part of a trace is not
+        seen again.
         """
         head = exchange.head
         if head.parent is not None or not exchange.keep_alive:
@@ -73,7 +74,8 @@ class Direct:
         begins, id = _without_id(chunk[:end])
         headers = [(name, value) for name, value in head.headers if name != b"x-request-id"]
         is_named_once = head.id == id and len(head.headers) - len(headers) == (id is not None)
-        if is_named_once and begins.count(b"\n") == begins.count(b"\r\n") and chunk[end:] == exchange.body and end <= LONGEST:
+        plain = begins.startswith(b"POST ") and begins.count(b"\n") == begins.count(b"\r\n") and end <= LONGEST
+        if plain and is_named_once and chunk[end:] == exchange.body:
             if len(self.heads) >= REMEMBERED:
                 self.heads.clear()
             kept = head.named(None)

@@ -212,6 +212,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
         self.transport.close()
+        if self.transport.get_write_buffer_size():  # it closes when that is fetched
+            self.loop.call_later(self.fetch_seconds, self.transport.abort)
 
     def _may_answer(self) -> bool:
         """Whether no request is being answered, or one that has neither arrived whole nor been answered."""

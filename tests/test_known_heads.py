@@ -216,6 +216,7 @@ def test_only_heads_whose_end_is_beyond_doubt_are_remembered() -> None:
     lenient = GOOD.replace(b"\r\n", b"\n")
     assert not learnt(lenient + b"\r\n\r\n{}", b"{}") and not learnt(lenient + b"{}", b"{}")
     assert not learnt(GOOD.replace(b"Host: a", b"Host: " + b"a" * LONGEST) + b"{}")
+    assert not learnt(b"\r\n" + GOOD + b"{}") and not learnt(b"\r\r\n" + GOOD + b"{}"), "the parser skips empty lines, and an identifier might stand there"
 
 
 @pytest.mark.parametrize("line", [b"X-Request-ID: R1", b"x-request-id: " + b"~" * 200])
@@ -263,13 +264,13 @@ def head_of(lines: Iterable[bytes]) -> bytes:
 
 
 @settings(max_examples=1500, deadline=None)
-@given(st.lists(some_lines, max_size=3), some_lines)
-def test_a_known_head_says_what_the_parser_reads(seen: list[list[bytes]], lines: list[bytes]) -> None:
+@given(st.lists(some_lines, max_size=3), some_lines, st.sampled_from((b"", b"", b"\r\n", b"\r\r\n")), st.booleans())
+def test_a_known_head_says_what_the_parser_reads(seen: list[list[bytes]], lines: list[bytes], before: bytes, is_named: bool) -> None:
     """Whatever was learnt before; also from the same lines without an identifier, and with another one."""
-    direct, then = fresh(), head_of(lines)
+    direct, then = fresh(), before + (b"X-Request-ID: first\r\n" if before and is_named else b"") + head_of(lines)
     nameless = [line for line in lines if not line.lower().startswith(b"x-request-id: ")]
     for several in (*seen, nameless, [b"X-Request-ID: before", *lines]):
-        learn(direct, head_of(several) + b"{}")
+        learn(direct, before + head_of(several) + b"{}")
     known = direct.known(then)
     if known is not None:
         head, length = known

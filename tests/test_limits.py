@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
+from uvicorn.server import ServerState
 
 from api.callers import Callers, open_callers
 from api.direct import Direct
@@ -495,6 +496,44 @@ def test_the_rest_of_an_answered_body_keeps_no_connection(port, app):
         time.sleep(0.6)
         client.sendall(b"x")
         assert is_closed(client)
+
+
+def test_a_refusal_that_nobody_fetches_keeps_no_connection(app):
+    """A transport that closes waits until what it has still to send is fetched."""
+
+    class Unread(asyncio.Transport):
+        aborted = False
+
+        def get_extra_info(self, name, default=None):
+            return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
+
+        def is_closing(self):
+            return False
+
+        def write(self, data):
+            pass
+
+        def close(self):
+            pass
+
+        def get_write_buffer_size(self):
+            return 100
+
+        def abort(self):
+            self.aborted = True
+
+    async def refused():
+        config = uvicorn.Config(app, http=guarded(fetch_seconds=0.05), log_level="critical")
+        config.load()
+        protocol = config.http_protocol_class(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
+        transport = Unread()
+        protocol.connection_made(transport)
+        protocol.data_received(b"this is no request\r\n\r\n")
+        assert not transport.aborted
+        await asyncio.sleep(0.2)
+        return transport.aborted
+
+    assert asyncio.run(refused())
 
 
 def test_a_connection_that_is_lost_leaves_no_timer(app):
