@@ -27,6 +27,7 @@ from cli.main import app
 from engine.decision_log import log as log_module
 from engine.decision_log import sqlite
 from engine.decision_log.checkpoint import Checkpointer, NoteError, open_checkpoint, parse_heads, verifier_key
+from engine.decision_log.entries import new_id
 from engine.decision_log.log import DecisionLog, LogUnavailable
 from engine.decision_log.read import LogReader, readable
 from engine.decision_log.storage import open_storage
@@ -956,3 +957,20 @@ def test_a_shell_expunges(shell: Path) -> None:
     assert habilis("expunge", "--before", "1971-01-01").output.endswith("2 entries made before 1971-01-01T00:00:00+00:00 were expunged\n")
     assert "expunged 2" in habilis("verify", "--keys", shell / "keys").output
     assert habilis("show", "--id", "x").output == "no entry\n"
+
+
+def test_identifiers_of_threads_and_children_are_their_own() -> None:
+    taken: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: taken.append([new_id() for _ in range(20_000)])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = [id for several in taken for id in several]
+    assert len(set(ids)) == len(ids) == 80_000 and {len(id) for id in ids} == {26}
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, new_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 26).decode() not in {new_id() for _ in range(200)}

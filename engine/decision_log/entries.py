@@ -8,8 +8,7 @@ so that a log is read without the pack. A list of five hundred documents is one 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
 
@@ -30,29 +29,31 @@ REMEMBERED = 10_000
 """Cells of which a slice remembers the letters before it starts again."""
 
 
-class _Random:
-    """Random characters (0 to 9, a to f) of the operating system, fetched by the page: a call for each identifier costs more than all the rest of it."""
+class _Ids:
+    """Random identifiers, made by the page: to ask the operating system for each costs more than all the rest of it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._page, self._at = "", 0
-        after_fork(self.__init__)
+        self._page: Iterator[str] = iter(())
+        after_fork(self._forked)
 
-    def take(self, size: int) -> str:
-        with self._lock:
-            start = self._at
-            if start + size > len(self._page):
-                self._page, start = os.urandom(1024).hex(), 0
-            self._at = start + size
-            return self._page[start : start + size]
+    def _forked(self) -> None:
+        self._page = iter(())
+
+    def take(self) -> str:
+        try:
+            return next(self._page)  # of an iterator over a list, no two threads get the same
+        except StopIteration:
+            page = os.urandom(13 * 128).hex()
+            self._page = iter([page[start : start + 26] for start in range(0, len(page), 26)])
+            return self.take()
 
 
-_random = _Random()
+_ids = _Ids()
 
 
 def new_id() -> str:
     """The identifier of an entry and of its decisions: 26 random characters."""
-    return _random.take(26)
+    return _ids.take()
 
 
 class DecisionEntry(msgspec.Struct, tag_field="kind", tag="decision", omit_defaults=True):
