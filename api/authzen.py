@@ -322,7 +322,7 @@ class Replies:
 
     def head(self, look: Look) -> bytes:
         """What the answers of one question have in common."""
-        token = f'"consent_token":"{look.token}",' if look.token else ""
+        token = f'"consent_token":"{look.token.text}",' if look.token else ""
         return f'"context":{{"id":"{look.id}","pack":"{self._pack}",{token}'.encode()
 
     def all(self, look: Look) -> list[bytes]:

@@ -424,7 +424,7 @@ def said(look: Look, by: By, mode: str = "one") -> DecisionEntry:
         {"type": subject.type, "id": subject.id, "properties": kept("subject", subject.properties)},
         {"name": action.name, "properties": kept("action", action.properties) if action.properties else {}},
         kept("context", request.context),
-        str(look.token) if look.token else "",
+        look.token.text if look.token else "",
         look.live.pdp.pack.digest,
         mode,
         scribe.items(answers),

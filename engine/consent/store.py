@@ -27,7 +27,7 @@ from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -78,13 +78,17 @@ class Conflict(HabilisError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a record was when it was read or changed: the store's epoch, the record's revision. Text: `EPOCH.REVISION`."""
+    """What a record was when it was read or changed: the store's epoch, the record's revision. `text`: `EPOCH.REVISION`."""
 
     epoch: int
     revision: int
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", f"{self.epoch}.{self.revision}")
 
     def __str__(self) -> str:
-        return f"{self.epoch}.{self.revision}"
+        return self.text
 
 
 def parse_token(text: str) -> Token:
