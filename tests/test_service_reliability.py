@@ -423,7 +423,7 @@ def test_a_block_that_one_service_acknowledged_is_honoured_by_the_other_at_once(
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_thousands_of_blocks_are_honoured_at_once(place: Path, request: pytest.FixtureRequest, kind: str) -> None:
     store = f"sqlite:///{place}/store/consent.db" if kind == "sqlite" else request.getfixturevalue("postgres").new_place()
-    block_and_ask(place, store, 2_000)
+    block_and_ask(place, store, 5_000)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
