@@ -499,8 +499,8 @@ def test_the_rest_of_an_answered_body_keeps_no_connection(port, app):
 
 
 def test_a_refusal_that_nobody_fetches_keeps_no_connection(app):
-    """A transport that closes waits until what it has still to send is fetched. This one stands in for a socket of which the kernel's buffer is full to within a
-    refusal, which takes a minute to bring about and differs from machine to machine."""
+    """A transport that closes waits until what it has still to send is fetched. This one stands in for a socket whose buffer in the kernel is full to within
+    a refusal, which takes a minute to bring about and differs from machine to machine."""
 
     class Unread(asyncio.Transport):
         aborted = False
