@@ -45,6 +45,7 @@ IDLE = 32
 """How many connections for reading are kept open when nobody uses them."""
 PAUSE = 0.1
 """Seconds without a new attempt after a connection failed: requests that waited behind it are told so at once."""
+_NO_STORE = "there is no consent store at {}: an empty one is only made when asked for (create=True, or `habilis consent init`)"
 
 
 class StoreUnavailable(HabilisError):
@@ -115,7 +116,7 @@ class Database:
             with self.writing() as connection:
                 migrate(connection, create)
         except NoStore:
-            raise StoreUnavailable(f"there is no consent store at {self}: an empty one is only made when asked for (create=True)") from None
+            raise StoreUnavailable(_NO_STORE.format(self)) from None
         except NewerStore as error:
             found, known = error.args
             raise StoreUnavailable(f"the consent store at {self} was made by a later Habilis (version {found}; this one knows {known})") from None
@@ -261,7 +262,7 @@ class Sqlite(Database):
         self._asking = threading.Lock()
         self._witness: _SqliteWitness | None = None
         if not create and not os.path.exists(self.path):
-            raise StoreUnavailable(f"there is no consent store at {self}: an empty one is only made when asked for (create=True)")
+            raise StoreUnavailable(_NO_STORE.format(self))
         try:
             if create:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # what patients say is nobody else's on this machine to read
