@@ -603,7 +603,8 @@ def test_processes_that_open_a_new_store_at_once_make_one(address: str, opened: 
 
 
 def test_a_store_that_is_not_there_is_not_made_unless_asked_for(opened: Opener, address: str) -> None:
-    with pytest.raises(StoreUnavailable, match=r"^there is no consent store at .*: an empty one is only made when asked for \(create=True\)$"):
+    told = r"^there is no consent store at .*: an empty one is only made when asked for \(create=True, or `habilis consent init`\)$"
+    with pytest.raises(StoreUnavailable, match=told):
         opened(create=False)
     if address.startswith("sqlite"):
         assert not os.path.exists(address.removeprefix("sqlite:///"))
